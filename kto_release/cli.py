@@ -1,0 +1,152 @@
+"""The command line: parse, load the recipe, call one function each.
+
+Nothing heavy is imported before a command runs: `kto-release --help` must answer at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kto_release.errors import KtoReleaseError, RecipeError
+
+app = typer.Typer(
+    name="kto-release",
+    help="Train a language model with iterative KTO, prove it better, and release it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE", show_default=False)]
+OptionalRecipe = Annotated[
+    Path | None, typer.Argument(help="The recipe, a YAML file.", metavar="[RECIPE]", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key of the recipe: train.beta=0.2", metavar="KEY=VALUE")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run directories.", metavar="DIR")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        from kto_release import __version__, console
+
+        console.say(f"kto-release {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Train a language model with iterative KTO, prove it better, and release it."""
+    del debug, version  # read by `main` and by `_version`
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what will happen, write nothing, train nothing.")
+    ] = False,
+    launch: Annotated[
+        Path | None,
+        typer.Option("--launch", help="Train on many devices: an accelerate configuration.", metavar="CONFIG"),
+    ] = None,
+) -> None:
+    """Train the recipe's iterations of KTO; finished ones are skipped, a broken one goes on."""
+    from kto_release.recipe import load_recipe
+    from kto_release.run import Run
+
+    loaded = load_recipe(recipe, overrides or [])
+    if launch is not None:
+        from kto_release.train.launch import launch as launch_processes
+
+        launch_processes(launch, recipe, overrides or [], runs)
+        return
+    from kto_release import train as stage
+
+    run = Run.open(loaded, runs)
+    if dry_run:
+        stage.plan(run)
+    else:
+        stage.train(run)
+
+
+@app.command("eval")
+def evaluate(
+    recipe: OptionalRecipe = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    model: Annotated[
+        str | None, typer.Option(help="Evaluate this model instead of the last iteration: initial, iteration-2, a folder or a Hub id.")
+    ] = None,
+) -> None:
+    """Generate answers, ask the judge, score with AlpacaEval 2.0, and say how sure the score is."""
+    from kto_release import evaluate as stage
+    from kto_release.recipe import load_recipe
+    from kto_release.run import Run
+
+    if recipe is None:
+        raise RecipeError("nothing to evaluate", expected="a recipe", todo="kto-release eval RECIPE")
+    stage.evaluate(Run.open(load_recipe(recipe, overrides or []), runs), model)
+
+
+@app.command()
+def publish(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show exactly what would be sent, and send nothing.")
+    ] = False,
+) -> None:
+    """Assemble the bundle with template, card and manifest, check it, and push it to the Hub."""
+    from kto_release import release as stage
+    from kto_release.recipe import load_recipe
+    from kto_release.run import Run
+
+    stage.publish(Run.open(load_recipe(recipe, overrides or []), runs), dry_run=dry_run)
+
+
+@app.command()
+def demo(
+    runs: Runs = Path("runs"),
+    prepare: Annotated[bool, typer.Option("--prepare", help="Only fetch the small model that the demo uses.")] = False,
+) -> None:
+    """Run the quickstart recipe through all three commands, in minutes on two CPU cores."""
+    from kto_release import demo as stage
+
+    stage.demo(runs, prepare_only=prepare)
+
+
+def main() -> None:
+    """Entry point of the console script: the one place that catches our errors."""
+    try:
+        # standalone_mode off: a usage error keeps click's exit code 2, ours is 1, Ctrl-C is 130.
+        code = app(standalone_mode=False)
+    except KtoReleaseError as error:
+        if "--debug" in sys.argv[1:]:
+            raise
+        from kto_release import console
+
+        console.fail(str(error))
+        sys.exit(1)
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: that is no error, but Python would report one at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,65 @@
+"""The only printing of the project: rich on a terminal, plain lines elsewhere.
+
+Text from models, data or the Hub is never read as markup: everything goes through `Text` or `markup=False`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(message: str = "", style: str | None = None) -> None:
+    """One line of ordinary output."""
+    out.print(Text(message, style=style or ""))
+
+
+def heading(message: str) -> None:
+    """The start of a stage."""
+    out.print()
+    out.print(Text(message, style="bold"))
+
+
+def warn(message: str) -> None:
+    """Something that the user must know, and that does not stop the command."""
+    err.print(Text(f"warning: {message}", style="yellow"))
+
+
+def fail(message: str) -> None:
+    """The one message of a command that stops."""
+    err.print(Text("error: ", style="bold red") + Text(message))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, style: str | None = None) -> None:
+    """A table; numbers (and text that looks like one) are aligned right."""
+    shown = Table(title=Text(title, style="bold"), title_justify="left", style=style or "")
+    for position, column in enumerate(columns):
+        cells = [str(row[position]) for row in rows]
+        numeric = bool(cells) and all(cell[:1].isdigit() or cell[:1] in "-+–" for cell in cells)
+        shown.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(str(cell)) for cell in row))
+    out.print(shown)
+
+
+@contextmanager
+def progress(*extra: ProgressColumn) -> Iterator[Progress]:
+    """A progress display: description, bar, done/total, `extra` columns, elapsed and remaining time."""
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *extra,
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=False,
+    ) as display:
+        yield display

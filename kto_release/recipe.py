@@ -1,0 +1,556 @@
+"""The recipe: one YAML file that describes a whole run.
+
+Precedence, in one sentence: `--set a.b=c` over the file over the default. Unknown keys are errors, and all problems
+of a recipe are reported at once. `recipes/schema.json` is generated from these models, so editors complete them.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kto_release.errors import RecipeError
+
+NOT_IDENTITY = {"identity": False}
+"""Marks a field that changes how fast or how visibly a run trains, never what comes out of it."""
+
+
+FILE_SUFFIXES = {".json", ".jsonl", ".parquet", ".gz", ".zst", ".xz", ".jinja", ".bib", ".txt"}
+
+
+class Section(BaseModel):
+    """A frozen part of the recipe whose unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class ModelSection(Section):
+    """The model that the run starts from."""
+
+    base: str
+    """Hub id or local folder of the initial model."""
+    revision: str | None = None
+    """Branch, tag or commit of `base` on the Hub; null takes main, and the commit found is recorded."""
+    template: str = "base"
+    """Chat template: a name in templates/ (tulu_v2, chatml, zephyr, mistral, llama3), a .jinja file, or "base" to keep
+    the base model's own."""
+    trust_remote_code: bool = False
+    """Run Python code that the model's repository carries. Only for repositories that you have read."""
+
+
+class DataSection(Section):
+    """The feedback."""
+
+    source: str | list[str]
+    """Hub data set id, or file or glob of .jsonl, .json or .parquet (also .gz, .zst), or several of them."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub data set; null takes main, and the commit found is recorded."""
+    partitions: list[str] | int
+    """One partition per iteration: names of splits, or of files; or a number to cut one split into that many parts."""
+    split: str = "train"
+    """The split that is cut where `partitions` is a number. Ignored for files."""
+    held_out: str | float | None = None
+    """Feedback that is never trained on: a split, a file, or the share (0 to 0.5) of prompts to hold out; null: none."""
+    format: Literal["auto", "pairs", "labels", "scores", "sharegpt"] = "auto"
+    """Layout of a row; "auto" tells it from the columns."""
+    score_threshold: float | None = None
+    """For scored completions: at least this is desirable, below is undesirable. Needed where rows carry scores."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """Take only so many rows of each partition (the first ones), for a trial; null takes all."""
+    seed: int = 0
+    """Seed of the cut into partitions and of the held-out share."""
+
+    @field_validator("partitions")
+    @classmethod
+    def _some_partitions(cls, value: list[str] | int) -> list[str] | int:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("the number of partitions must be at least 1")
+        if isinstance(value, list) and (not value or len(set(value)) < len(value)):
+            raise ValueError("partitions must be a non-empty list without repeats, or a number")
+        return value
+
+    @field_validator("held_out")
+    @classmethod
+    def _share(cls, value: str | float | None) -> str | float | None:
+        if isinstance(value, float) and not 0 < value <= 0.5:
+            raise ValueError("a held-out share must be above 0 and at most 0.5")
+        return value
+
+    @property
+    def iterations(self) -> int:
+        """How many iterations of KTO the run has: one for each partition."""
+        return self.partitions if isinstance(self.partitions, int) else len(self.partitions)
+
+    @property
+    def sources(self) -> list[str]:
+        return [self.source] if isinstance(self.source, str) else list(self.source)
+
+
+class LoraSection(Section):
+    """Low-rank adapters on a frozen base (LoRA, arXiv:2106.09685), merged at every hand-over."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of each adapter."""
+    alpha: float = Field(default=32, gt=0)
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapter's input. Above 0, the loss depends on the packing, and resumed runs are not exact."""
+    target_modules: str | list[str] = "all-linear"
+    """Module names that get an adapter, or "all-linear"."""
+    quantize: Literal["4bit"] | None = None
+    """"4bit" keeps the frozen base in NF4 (QLoRA, arXiv:2305.14314); needs a GPU and bitsandbytes."""
+
+
+class StopRule(Section):
+    """A rule on the probe after an iteration that stops the run."""
+
+    metric: str
+    """A value of the iteration's probe, for example kl_initial or mean_length."""
+    above: float | None = None
+    """Stop where the value is above this."""
+    below: float | None = None
+    """Stop where the value is below this."""
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "StopRule":
+        if (self.above is None) == (self.below is None):
+            raise ValueError("a stop rule needs exactly one of above and below")
+        return self
+
+
+class TrainSection(Section):
+    """Iterative KTO (arXiv:2402.01306, Eq. 7 and 8)."""
+
+    reference: Literal["previous", "initial"] = "previous"
+    """Reference of each iteration: the model it starts from, or always the initial model."""
+    beta: float = Field(default=0.1, gt=0)
+    """How fast the value saturates: the risk aversion of the paper's value function."""
+    desirable_weight: float | Literal["auto"] = "auto"
+    """Lambda_D; "auto" chooses it by Eq. 8, so that desirable and undesirable feedback weigh the same."""
+    undesirable_weight: float = Field(default=1.0, gt=0)
+    """Lambda_U."""
+    batch_size: int = Field(default=32, ge=2)
+    """Feedback per optimizer step, over all machines, devices and micro-batches: the only batch size."""
+    epochs: int = Field(default=1, ge=1)
+    """Passes over each partition; every pass has a new order and new KL partners."""
+    learning_rate: float = Field(default=5e-7, gt=0)
+    """Peak learning rate of AdamW."""
+    lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "linear"
+    """Learning rate over one iteration."""
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    """Share of an iteration's steps over which the learning rate rises from 0."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    adam_beta2: float = Field(default=0.999, gt=0, lt=1)
+    """AdamW's second-moment decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm over all parameters."""
+    max_length: int = Field(default=2048, ge=8)
+    """Most tokens of a prompt and one completion."""
+    truncate: Literal["drop", "cut", "error"] = "drop"
+    """What happens to feedback longer than max_length: left out, its completion cut at the end, or an error."""
+    tokens_per_pack: Annotated[int, Field(ge=8, json_schema_extra=NOT_IDENTITY)] = 4096
+    """Most tokens of one forward pass on one device. Changes memory and speed, never the result."""
+    lora: LoraSection | None = None
+    """Train adapters instead of all weights; null trains all weights, kept in fp32."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the forward and backward pass; weights are fp32 either way. "auto" is bf16 where the hardware
+    has it."""
+    gradient_checkpointing: Annotated[bool | None, Field(json_schema_extra=NOT_IDENTITY)] = None
+    """Recompute activations in the backward pass: less memory, about a third more time; null: on a GPU only."""
+    checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_IDENTITY)] = 50
+    """Optimizer steps between checkpoints."""
+    report_to: Annotated[list[str], Field(json_schema_extra=NOT_IDENTITY)] = []
+    """Trackers to log to besides metrics.jsonl: trackio, wandb, tensorboard, through transformers."""
+    stop_if: Annotated[list[StopRule], Field(json_schema_extra=NOT_IDENTITY)] = []
+    """Rules on the probe after each iteration that stop the run before the next."""
+    probe_prompts: int = Field(default=8, ge=0)
+    """Held-out prompts that are answered greedily after each iteration to measure length, endings and repetition."""
+    probe_tokens: int = Field(default=128, ge=1)
+    """Most new tokens of such an answer."""
+    seed: int = 0
+    """Seed of the order, the KL partners and the adapters' initial weights."""
+
+    @field_validator("desirable_weight")
+    @classmethod
+    def _positive(cls, value: float | Literal["auto"]) -> float | Literal["auto"]:
+        if value != "auto" and value <= 0:
+            raise ValueError("desirable_weight must be above 0, or auto")
+        return value
+
+
+class GenerationSection(Section):
+    """How answers are sampled."""
+
+    temperature: float = Field(default=0.7, ge=0)
+    """0 is greedy."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Nucleus sampling."""
+    top_k: int | None = Field(default=None, ge=1)
+    """Sample among the k likeliest tokens; null: all."""
+    max_tokens: int = Field(default=2048, ge=1)
+    """Most new tokens of an answer."""
+    seed: int = 0
+    """Each answer's own seed is derived from this, its instruction and its sample number."""
+    samples: int = Field(default=1, ge=1)
+    """Answers per instruction; above 1 measures the variance of generation."""
+
+
+class EngineSection(Section):
+    """What generates."""
+
+    kind: Literal["auto", "vllm", "transformers"] = "auto"
+    """"auto" is vLLM where it is installed."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """vLLM: GPUs that share each layer."""
+    pipeline_parallel_size: int = Field(default=1, ge=1)
+    """vLLM: GPUs that share the stack of layers."""
+    data_parallel_size: int = Field(default=1, ge=1)
+    """vLLM: replicas of the model."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """vLLM: share of a GPU's memory to use."""
+    max_model_len: int | None = Field(default=None, ge=16)
+    """vLLM: longest prompt and answer; null: what the prompts and max_tokens need."""
+    options: dict[str, str | int | float | bool] = {}
+    """Further keyword arguments of vllm.LLM, passed on as they are."""
+
+
+class OpenAIJudge(Section):
+    """A judge behind any OpenAI-compatible API. The key comes from the environment only."""
+
+    kind: Literal["openai"]
+    model: str
+    """Model name, as the endpoint knows it."""
+    base_url: str | None = None
+    """Endpoint, for example http://127.0.0.1:8000/v1; null: OPENAI_BASE_URL, else OpenAI's own."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key."""
+    azure_api_version: str | None = None
+    """Set for Azure OpenAI: its API version; base_url is then the Azure endpoint."""
+    prompt: str = "alpaca_eval"
+    """"alpaca_eval" (the official prompt of AlpacaEval 2.0) or a file in the same form."""
+    swap: bool = False
+    """Ask in both orders and average: twice the price, no position bias."""
+    concurrency: int = Field(default=32, ge=1)
+    """Requests in flight."""
+    timeout: float = Field(default=60, gt=0)
+    """Seconds until a request counts as failed."""
+    max_retries: int = Field(default=8, ge=0)
+    """Tries after the first one for a failure that may pass (429, 5xx, timeout, reset)."""
+    price_per_million_input: float | None = Field(default=None, ge=0)
+    """USD per million input tokens, for the estimate and max_cost; null: unknown."""
+    price_per_million_output: float | None = Field(default=None, ge=0)
+    """USD per million output tokens."""
+    max_cost: float | None = Field(default=None, ge=0)
+    """USD; where the estimate is above it, nothing is asked."""
+    parameters: dict[str, str | int | float | bool] = {}
+    """Further request parameters, for example reasoning_effort."""
+
+
+class LocalJudge(Section):
+    """A judge that runs here."""
+
+    kind: Literal["local"]
+    model: str
+    """Hub id or local folder; "initial" is the run's own initial model."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub."""
+    prompt: str = "alpaca_eval"
+    """"alpaca_eval" (the official prompt of AlpacaEval 2.0) or a file in the same form."""
+    swap: bool = True
+    """Ask in both orders and average."""
+    max_length: int = Field(default=8192, ge=64)
+    """Most tokens of a judge prompt; a longer one is a failed judgement."""
+
+
+class RecordedJudge(Section):
+    """Judgements that exist already, in alpaca_eval's annotations.json format."""
+
+    kind: Literal["recorded"]
+    model: str
+    """The judge that made them: it names the score."""
+    path: str
+    """The file: .json, .json.xz or .json.gz."""
+
+
+Judge = Annotated[OpenAIJudge | LocalJudge | RecordedJudge, Field(discriminator="kind")]
+
+
+class EvalSection(Section):
+    """AlpacaEval 2.0, under a judge that is part of the score's name."""
+
+    prompts: str = "alpaca_eval"
+    """"alpaca_eval" (the 805 instructions, from the Hub at the pinned revision) or a JSON file in its format."""
+    reference: str = "auto"
+    """What answers are compared with: "alpaca_eval" (its stored outputs), "initial" (the initial model's answers), or a
+    file in alpaca_eval's model_outputs.json format; "auto" is alpaca_eval for its instructions, else initial."""
+    generation: GenerationSection = GenerationSection()
+    """How answers are sampled."""
+    engine: EngineSection = EngineSection()
+    """What generates."""
+    judge: Judge | None = None
+    """What compares two answers; null: answers are generated and not judged."""
+    max_instructions: int | None = Field(default=None, ge=1)
+    """Take only the first so many instructions, for a trial: the result is marked as partial."""
+    bootstrap: int = Field(default=1000, ge=100)
+    """Resamples of the instructions behind each interval."""
+    max_failed: float = Field(default=0.0, ge=0, le=1)
+    """Share of judgements that may fail for good before the evaluation stops without a score."""
+    min_answer_mass: float = Field(default=0.5, ge=0, le=1)
+    """Mean probability of the answer letters below which a result is marked unreliable."""
+
+
+class StatedResult(Section):
+    """A result that no record of the run holds; it stands on the card as stated, apart from what was measured."""
+
+    benchmark: str
+    """For example AlpacaEval 2.0."""
+    metric: str
+    """For example win rate (not length-controlled)."""
+    value: float
+    """The number as stated."""
+    judge: str
+    """The judge that it was won under."""
+    date: str
+    """When it was stated."""
+    source: str
+    """Where: a URL."""
+    note: str | None = None
+    """For example the rank at that time."""
+
+
+class ReleaseSection(Section):
+    """What is published."""
+
+    repo_id: str | None = None
+    """Repository on the Hub: namespace/name. Needed to publish."""
+    license: str = "auto"
+    """Licence id; "auto" is resolved from the base model and the data, and a conflict is an error."""
+    license_override: str | None = None
+    """Why the licence above holds although base model and data conflict with it; recorded and shown on the card."""
+    private: bool = True
+    """Whether the repository is created private."""
+    gated: Literal["auto", "manual"] | None = None
+    """Access requests on the Hub; null: none."""
+    dtype: Literal["base", "bfloat16", "float16", "float32"] = "base"
+    """Precision of the published (and evaluated) weights; "base" is the base model's."""
+    max_rounding_loss: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of the training that rounding to `dtype` may lose."""
+    template: str | None = None
+    """Publish with another chat template than the one trained with; needs --replace-template."""
+    title: str | None = None
+    """The card's heading; null: the recipe's name."""
+    summary: str | None = None
+    """One or two sentences about the model, in your words."""
+    language: list[str] = ["en"]
+    """ISO 639-1 codes."""
+    tags: list[str] = []
+    """Further tags beside kto, human-feedback and alignment."""
+    datasets: list[str] = []
+    """Hub ids of further data sets; data.source is listed by itself where it is a Hub id."""
+    data_license: str | None = None
+    """Licence of feedback that comes from files; Hub data sets carry their own."""
+    metrics: list[str] = []
+    """Metric ids for the card's metadata beside those that were measured."""
+    limits: str | None = None
+    """Known limits, in your words."""
+    stated_results: list[StatedResult] = []
+    """Results that others state of this recipe's model."""
+    citations: list[str] = []
+    """Names in model_cards/citations/, or .bib files, beside KTO, HALOs, the base model's, the data's and
+    AlpacaEval's."""
+    tag: str | None = None
+    """Git tag of the release on the Hub, for example v1.0."""
+    predecessor: str | None = None
+    """Hub id of the model that this one replaces; its card gets new_version."""
+
+
+class Recipe(Section):
+    """A whole run: model, data, train, eval, release."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)
+    """Name of the run, and of its directory under runs/."""
+    model: ModelSection
+    data: DataSection
+    train: TrainSection = TrainSection()
+    eval: EvalSection = EvalSection()
+    release: ReleaseSection = ReleaseSection()
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved recipe as plain data."""
+        return self.model_dump(mode="json")
+
+    def identity(self) -> dict[str, Any]:
+        """What determines the weights: model, data and train, without what only changes speed or display."""
+        plain = {part: self.dump()[part] for part in ("model", "data", "train")}
+        for name, field in TrainSection.model_fields.items():
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("identity") is False:
+                del plain["train"][name]
+        return plain
+
+
+def sha256_of(plain: Any) -> str:
+    """sha256 of plain data: of its canonical JSON (sorted keys, no spaces, UTF-8)."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, with `a.b=c` overrides (values are YAML).
+
+    Relative paths in a recipe are relative to the file that names them. Raises `RecipeError` with all problems at once.
+    """
+    path = Path(path)
+    plain = _read_yaml(path)
+    for override in overrides:
+        _apply(plain, override)
+    try:
+        recipe = Recipe.model_validate(plain)
+    except ValidationError as error:
+        raise RecipeError.from_problems(
+            str(path), [*_problems(error, plain)], todo="mend these keys; docs/recipe.md describes every one"
+        ) from None
+    return _with_absolute_paths(recipe, path.resolve().parent)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        found = sorted(str(p) for p in (path.parent if path.parent.is_dir() else Path()).glob("*.yaml"))
+        raise RecipeError(
+            f"no such recipe: {str(path)!r}",
+            expected="a YAML file" + (f", for example one of {', '.join(found)}" if found else ""),
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the recipe {str(path)!r} can't be read: {error}", expected="a YAML file in UTF-8") from None
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise RecipeError(
+            f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}",
+            todo="mend the file at this line; indentation must be spaces, and a colon is followed by a space",
+        ) from None
+    if not isinstance(plain, dict):
+        raise RecipeError(
+            f"{path}: holds {type(plain).__name__}, not a recipe", expected="a mapping with name, model, data, …"
+        )
+    return plain
+
+
+def _apply(plain: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not all(key.split(".")):
+        raise RecipeError(f"--set {override!r}: not an override", expected="KEY=VALUE, for example train.beta=0.2")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {override!r}: the value is not valid YAML", todo="quote the value") from None
+    *parents, last = key.split(".")
+    node = plain
+    for parent in parents:
+        if not isinstance(node.get(parent), dict):
+            node[parent] = {}
+        node = node[parent]
+    node[last] = _number(value)
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 5e-7 (no dot) as text; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value) if "e" in value.lower() else value
+        except ValueError:
+            return value
+    return value
+
+
+def _problems(error: ValidationError, plain: Mapping[str, Any]) -> Iterator[str]:
+    for item in error.errors():
+        location = [part for part in item["loc"] if part not in ("openai", "local", "recorded")]
+        key = ".".join(map(str, location))
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(item["loc"][:-1])
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+            yield f"{key}: unknown key; {hint}"
+        elif item["type"] == "missing":
+            yield f"{key}: missing"
+        elif item["type"].startswith("model_") or item["type"] == "dict_type":
+            yield f"{key}: {item['input']!r} is not a section; it holds keys of its own"
+        else:
+            yield f"{key}: {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    section: type[BaseModel] = Recipe
+    for part in location:
+        if part in section.model_fields:
+            candidates = _sections(section.model_fields[str(part)].annotation)
+            if not candidates:
+                return []
+            section = candidates[0]
+        else:
+            tagged = [c for c in (OpenAIJudge, LocalJudge, RecordedJudge) if part in get_args(c.model_fields["kind"].annotation)]
+            section = tagged[0] if tagged else section
+    return list(section.model_fields)
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _sections(part)]
+
+
+def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+    """Paths that exist beside the recipe become absolute; everything else (Hub ids, splits) stays as it is."""
+
+    def absolute(text: str, *, by_existing: bool = False) -> str:
+        is_file = Path(text).suffix in FILE_SUFFIXES or text.startswith(("./", "../"))
+        if Path(text).is_absolute() or not (is_file or (by_existing and (folder / text).exists())):
+            return text
+        # Not resolve(): a glob pattern is no path, and a link's own name is what the user wrote.
+        return os.path.normpath(folder / text)
+
+    def source(text: str) -> str:
+        return absolute(text, by_existing=True)
+
+    data, evaluation = recipe.data, recipe.eval
+    sources = source(data.source) if isinstance(data.source, str) else [source(text) for text in data.source]
+    partitions = data.partitions if isinstance(data.partitions, int) else [absolute(text) for text in data.partitions]
+    held_out = absolute(data.held_out) if isinstance(data.held_out, str) else data.held_out
+    judge = evaluation.judge
+    if isinstance(judge, RecordedJudge):
+        judge = judge.model_copy(update={"path": absolute(judge.path)})
+    elif judge is not None:
+        judge = judge.model_copy(update={"prompt": absolute(judge.prompt), "model": absolute(judge.model)})
+    release = recipe.release
+    return recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(
+                update={"base": source(recipe.model.base), "template": absolute(recipe.model.template)}
+            ),
+            "data": data.model_copy(update={"source": sources, "partitions": partitions, "held_out": held_out}),
+            "eval": evaluation.model_copy(
+                update={
+                    "prompts": absolute(evaluation.prompts),
+                    "reference": absolute(evaluation.reference),
+                    "judge": judge,
+                }
+            ),
+            "release": release.model_copy(
+                update={
+                    "citations": [absolute(text) for text in release.citations],
+                    "template": absolute(release.template) if release.template else None,
+                }
+            ),
+        }
+    )

@@ -1,0 +1,269 @@
+"""What the stages write for each other: the records of a run, as strict models.
+
+A record is written last and atomically, so its presence means that its stage is complete. Nothing in a record is a
+path of this machine: paths are relative to the run directory.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Facts(BaseModel):
+    """A part of a record; unknown keys are errors, NaN and infinities are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+class Interval(Facts):
+    """A measured value and how sure it is."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """How many observations stand behind it."""
+    level: float = 0.95
+    method: str
+    """For example Wilson, or percentile bootstrap over instructions."""
+    reliable: bool = True
+    """False where the interval is known not to hold its level (few observations, values near 0 or 1)."""
+    note: str | None = None
+
+
+class Environment(Facts):
+    """Where and with what a stage ran."""
+
+    kto_release: str
+    git_commit: str | None
+    """Commit of kto-release's own checkout; null for an installed wheel."""
+    git_dirty: bool | None
+    python: str
+    platform: str
+    hardware: str
+    """For example "2 x CPU" or "8 x NVIDIA H100 80GB"."""
+    processes: int
+    packages: dict[str, str]
+    """Versions of the packages that matter."""
+
+
+class ModelFacts(Facts):
+    """A model: which one, and exactly which weights."""
+
+    name: str
+    """"initial", "iteration-2", or a Hub id or folder name."""
+    hub_id: str | None
+    """Hub id, where it is one; a local folder's card may name it."""
+    revision: str | None
+    """Commit on the Hub."""
+    path: str | None
+    """Folder relative to the run, for the models that the run made."""
+    sha256: str
+    """Digest of the weights: see `run.weights_digest`."""
+    dtype: str
+    """dtype that the weights are stored in."""
+    parameters: int
+
+
+class LabelCounts(Facts):
+    """Feedback counted by label."""
+
+    desirable: int
+    undesirable: int
+
+
+class PartitionFacts(Facts):
+    """The feedback of one iteration: what was read, and what became of it."""
+
+    name: str
+    source: list[str]
+    """Hub id or file names (without folders)."""
+    revision: str | None
+    licenses: dict[str, str | None]
+    """Licence by Hub id, as the data set's card states it."""
+    sha256: str
+    """Digest of the feedback as trained on: prompts, completions and labels in order."""
+    kept: LabelCounts
+    dropped: dict[str, LabelCounts]
+    """By reason."""
+    truncated: LabelCounts
+    prompts: int
+    tokens: int
+    """Tokens of all prompts (each once) and completions."""
+    longest: int
+    duplicates: int
+    overlaps: dict[str, int]
+    """Prompts shared with other partitions, held_out and alpaca_eval, by their names."""
+
+
+class TrainingFacts(Facts):
+    """What the training of one iteration did."""
+
+    steps: int
+    epochs: int
+    batch_size: int
+    beta: float
+    learning_rate: float
+    desirable_weight: float
+    undesirable_weight: float
+    lora: dict[str, Any] | None
+    precision: str
+    max_length: int
+    tokens_computed: int
+    """Tokens that a forward pass was computed for, over all passes."""
+    seconds: float
+    """Wall time of the optimization, over all tries."""
+    first: dict[str, float]
+    """Metrics of the first step: loss is half the mean weight, and kl is 0, where the reference is right."""
+    last: dict[str, float]
+    """Metrics averaged over the last tenth of the steps."""
+
+
+class Probe(Facts):
+    """The model after an iteration, on held-out feedback and a few prompts."""
+
+    preference_accuracy: Interval | None
+    """Share of held-out pairs whose desirable answer has the higher log pi - log pi_initial; null without pairs."""
+    kl_initial: float | None
+    """Mean of log pi - log pi_initial, in nats per answer, over the model's own greedy answers to held-out prompts: an estimate
+    of the KL divergence."""
+    kl_previous: float | None
+    """The same against the model that the iteration began with."""
+    mean_length: float | None
+    """Mean new tokens of a greedy answer to the probe prompts."""
+    ended: float | None
+    """Share of those answers that end by themselves."""
+    repetition: float | None
+    """Share of 4-grams in an answer that occurred before in it, averaged."""
+    answers: int
+    """How many prompts were answered."""
+
+
+class IterationRecord(Facts):
+    """`iteration-N/record.json`."""
+
+    kind: Literal["iteration"] = "iteration"
+    iteration: int
+    finished: str
+    """ISO 8601, UTC."""
+    recipe_sha256: str
+    """Digest of the recipe's identity."""
+    template: str
+    """Name of the chat template trained with."""
+    template_sha256: str
+    parent: ModelFacts
+    """What this iteration started from."""
+    reference: ModelFacts
+    model: ModelFacts
+    partition: PartitionFacts
+    training: TrainingFacts
+    probe: Probe
+    logprobs: dict[str, float]
+    """log pi of the saved fp32 model on a few held-out (else partition) rows, by the row's digest: what a reload must reproduce."""
+    environment: Environment
+
+
+class JudgeFacts(Facts):
+    """What judged: all of it determines the score."""
+
+    kind: str
+    model: str
+    name: str
+    """Short form for folder names and tables."""
+    endpoint: str | None
+    """Host of the API, without path or credentials."""
+    prompt: str
+    prompt_sha256: str
+    swap: bool
+    parameters: dict[str, Any]
+    official: bool
+    """Whether this is the judge behind the official leaderboard (gpt-4-1106-preview, recorded)."""
+
+
+class GenerationFacts(Facts):
+    """How the answers were made."""
+
+    engine: str
+    engine_version: str
+    dtype: str
+    temperature: float
+    top_p: float
+    top_k: int | None
+    max_tokens: int
+    seed: int
+    samples: int
+    seconds: float | None
+    tokens: int | None
+
+
+class EvalRecord(Facts):
+    """`eval/<model>/<instructions>/<judge>/results.json`: a score with its n, its judge and its interval.
+
+    The first block is named and defined as in alpaca_eval; rates are in percent.
+    """
+
+    kind: Literal["evaluation"] = "evaluation"
+    finished: str
+    score: str
+    """The score's full name: benchmark, judge, prompt, order."""
+    win_rate: float | None
+    standard_error: float | None
+    discrete_win_rate: float | None
+    length_controlled_winrate: float | None
+    n_total: int
+    """Judgements that are scored."""
+    n_missing: int
+    n_failed: int
+    avg_length: int | None
+    partial: bool
+    """Whether fewer than all instructions are scored, by the user's explicit wish."""
+    model: ModelFacts | None
+    """Null where recorded annotations were scored."""
+    instructions: str
+    instructions_sha256: str
+    instructions_revision: str | None
+    is_alpaca_eval: bool
+    reference: str
+    """Name of what the answers were compared with."""
+    reference_sha256: str
+    generation: GenerationFacts | None
+    judge: JudgeFacts
+    intervals: dict[str, Interval]
+    """By the names above: win_rate, length_controlled_winrate."""
+    variance: dict[str, float | None]
+    """Of the win rate, in squared percent: instructions, generation, judge; null where not measured."""
+    position_bias: float | None
+    """Mean preference for the first place, minus one half; null where only one order was asked."""
+    self_consistency: float | None
+    """Share of pairs judged for the same answer in both orders."""
+    answer_mass: dict[str, float] | None
+    """Probability mass on the answer letters: mean, minimum, and the share of rows below the limit."""
+    reliable: bool
+    unreliable_because: list[str]
+    screening: dict[str, int]
+    """Flagged rows by kind."""
+    gamed: list[str]
+    """Reasons to think that the judge was gamed; empty: none found."""
+    estimated: dict[str, Any] | None
+    """The estimate on the official scale from a calibration, always labelled as such; null: no calibration."""
+    environment: Environment
+
+
+class ReleaseRecord(Facts):
+    """`release/record.json`: what was sent, and where to."""
+
+    kind: Literal["release"] = "release"
+    finished: str
+    repo_id: str
+    endpoint: str
+    commit: str
+    tag: str | None
+    private: bool
+    pull_request: str | None
+    release_sha256: str
+    """Digest of the bundle's release.json."""
+    files: int
+    bytes: int
+    verified: str
+    """How what arrived was compared with what was meant."""
+    environment: Environment
