@@ -88,7 +88,10 @@ def evaluate(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     model: Annotated[
-        str | None, typer.Option(help="Evaluate this model instead of the last iteration: initial, iteration-2, a folder or a Hub id.")
+        str | None,
+        typer.Option(
+            help="Evaluate this model instead of the last iteration: initial, iteration-2, a folder or a Hub id."
+        ),
     ] = None,
 ) -> None:
     """Generate answers, ask the judge, score with AlpacaEval 2.0, and say how sure the score is."""

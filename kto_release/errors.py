@@ -1,15 +1,15 @@
 """The one exception family of kto-release; `cli.main` is the only place that catches it.
 
-    KtoReleaseError
-    ├── RecipeError    the recipe, or a command's arguments
-    ├── DataError      feedback or instructions
-    ├── ModelError     weights, tokenizer, template
-    ├── RunError       the run directory: foreign, locked, damaged, changed
-    ├── EngineError    generation
-    ├── JudgeError     a judge that does not answer, or not usably
-    ├── ScoreError     judgements that can't be scored
-    ├── HubError       the Hugging Face Hub said no, or nothing
-    └── ReleaseError   a release check failed
+KtoReleaseError
+├── RecipeError    the recipe, or a command's arguments
+├── DataError      feedback or instructions
+├── ModelError     weights, tokenizer, template
+├── RunError       the run directory: foreign, locked, damaged, changed
+├── EngineError    generation
+├── JudgeError     a judge that does not answer, or not usably
+├── ScoreError     judgements that can't be scored
+├── HubError       the Hugging Face Hub said no, or nothing
+└── ReleaseError   a release check failed
 """
 
 from collections.abc import Sequence

@@ -499,7 +499,11 @@ def _known_keys(location: Sequence[str | int]) -> list[str]:
                 return []
             section = candidates[0]
         else:
-            tagged = [c for c in (OpenAIJudge, LocalJudge, RecordedJudge) if part in get_args(c.model_fields["kind"].annotation)]
+            tagged = [
+                c
+                for c in (OpenAIJudge, LocalJudge, RecordedJudge)
+                if part in get_args(c.model_fields["kind"].annotation)
+            ]
             section = tagged[0] if tagged else section
     return list(section.model_fields)
 

@@ -1,0 +1,100 @@
+"""Where a model's files are: a local folder, the Hub or its cache, or the demo's prepared copy.
+
+The one place that turns `model.base` of a recipe into a folder, so training, evaluation and release see the same files.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kto_release.errors import ModelError
+
+WEIGHT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*"]
+"""What is fetched of a model's repository: never pickles, never other frameworks' weights."""
+
+
+class LocalModel(NamedTuple):
+    """A model whose files are here."""
+
+    path: Path
+    name: str
+    """Hub id, or the folder's name: no path of this machine."""
+    hub_id: str | None
+    """The Hub id; for a local folder the one that its card names as its own base, if it is a copy of it."""
+    revision: str | None
+    """Commit on the Hub, where the files came from there."""
+
+
+def cache_folder() -> Path:
+    """Where prepared models are kept: $KTO_RELEASE_CACHE, else kto-release under the user's cache folder."""
+    chosen = os.environ.get("KTO_RELEASE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kto-release"
+
+
+def prepared_folder(hub_id: str) -> Path:
+    """Where `kto-release demo` keeps its own copy of a Hub model."""
+    return cache_folder() / "models" / hub_id.replace("/", "--")
+
+
+def locate(base: str, revision: str | None = None, *, config_only: bool = False) -> LocalModel:
+    """The files of `base`: a folder, or a Hub id (fetched if need be; `config_only` leaves the weights there).
+
+    Raises `ModelError` where there is no such model, or the folder holds none.
+    """
+    folder = Path(base)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"{base!r} is a folder without a model", expected="config.json, *.safetensors and tokenizer files"
+            )
+        return LocalModel(folder, folder.name, None, None)
+    if folder.is_absolute() or base.startswith(".") or base.count("/") > 1:
+        raise ModelError(f"no such model: {base!r}", expected="an existing folder, or a Hub id such as org/name")
+    prepared = prepared_folder(base)
+    if revision is None and (prepared / "config.json").is_file():
+        return LocalModel(prepared, base, base, None)
+    return _from_hub(base, revision, config_only=config_only)
+
+
+def _from_hub(base: str, revision: str | None, *, config_only: bool) -> LocalModel:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    patterns = [p for p in WEIGHT_PATTERNS if not (config_only and p == "*.safetensors")]
+    try:
+        path = Path(snapshot_download(base, revision=revision, allow_patterns=patterns))
+    except GatedRepoError:
+        raise ModelError(
+            f"{base!r} is gated, and you have no access", todo="accept its terms on the Hub, then `hf auth login`"
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelError(f"{base!r} has no revision {revision!r}", todo="mend model.revision") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ModelError(
+            f"no such model: {base!r} is no folder here, and the Hub knows no such model, or keeps it private",
+            expected="an existing folder, or a Hub id such as org/name",
+            todo="mend the name, or `hf auth login` for a private model",
+        ) from None
+    except (OSError, HfHubHTTPError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"{base!r} is no folder here and not in the cache, and {constants.ENDPOINT} can't be reached: {reason}",
+            todo="give model.base a local folder, or connect to the Hub",
+        ) from None
+    return LocalModel(path, base, base, path.name)
+
+
+def load_tokenizer(model: LocalModel, *, trust_remote_code: bool = False) -> Any:
+    """The model's tokenizer. Raises `ModelError` where it can't be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model.path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"the tokenizer of {model.name!r} can't be loaded: {str(error).splitlines()[0]}",
+            expected="tokenizer.json and tokenizer_config.json beside the weights",
+        ) from None
