@@ -249,6 +249,43 @@ class EvalRecord(Facts):
     environment: Environment
 
 
+class WeightFacts(Facts):
+    """`release/weights/record.json`: the weights as published, compared with those trained and with the initial ones."""
+
+    kind: Literal["weights"] = "weights"
+    source_sha256: str
+    """Digest of the trained fp32 weights that these were made from."""
+    base_sha256: str
+    """Digest of the initial model's weights that these were compared with."""
+    sha256: str
+    """Digest of the published weights."""
+    requested: str
+    """The dtype that the recipe asks for: one of those below, or base."""
+    dtype: str
+    """The published dtype: bfloat16, float16 or float32; of most values, where the base mixes several."""
+    files: dict[str, str]
+    """sha256 by name of the safetensors files."""
+    bytes: int
+    tensors: int
+    parameters: int
+    missing: list[str]
+    """Tensors of the initial model that are absent (other than tied ones)."""
+    unexpected: list[str]
+    """Tensors that the initial model does not have."""
+    wrong_shape: list[str]
+    not_finite: list[str]
+    """Tensors that hold a NaN or an infinity after rounding."""
+    empty: list[str]
+    """Tensors without a value, or all zeros where the initial model's are not."""
+    trained_share: float
+    """Share of the values that training changed (in fp32)."""
+    changed_share: float
+    """Share of the values that differ from the initial model's as published."""
+    rounding_lost: float | None
+    """Share of the training that rounding lost: the sum of |trained - published| over that of |trained - initial|; null
+    where training changed nothing."""
+
+
 class ReleaseRecord(Facts):
     """`release/record.json`: what was sent, and where to."""
 
