@@ -250,7 +250,7 @@ class EvalRecord(Facts):
 
 
 class WeightFacts(Facts):
-    """`release/weights/record.json`: the weights as published, compared with those trained and with the initial ones."""
+    """`release/weights/record.json`: the published weights against the trained ones and the initial ones."""
 
     kind: Literal["weights"] = "weights"
     source_sha256: str
