@@ -1,0 +1,268 @@
+"""The bundle: the folder that will be published, complete and checked before any request.
+
+It is built from an allow-list, so what was not thought of is not in it: no pickle, no optimizer state, no log.
+It is built beside the old one and takes its place in one step, last.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from kto_release import __version__
+from kto_release.errors import ModelError, ReleaseError, RunError
+from kto_release.models import LocalModel, locate
+from kto_release.recipe import Recipe
+from kto_release.records import EvalRecord, IterationRecord, WeightFacts
+from kto_release.release.manifest import MANIFEST, Link, Manifest, Result, list_files
+from kto_release.release.weights import prepare_weights
+from kto_release.run import Run, write_atomically
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+)
+ALLOWED = (
+    "README.md",
+    "LICENSE",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model-[0-9]*-of-[0-9]*.safetensors",
+    "model.safetensors.index.json",
+    *TOKENIZER_FILES,
+    "chat_template*.jinja",
+    "template_test.json",
+    "checklist.json",
+    "recipe.yaml",
+    "records/*.json",
+    "judgements/*.jsonl",
+    "pictures/*.png",
+    ".eval_results/*.yaml",
+    MANIFEST,
+)
+"""Everything that a release may hold. A signature is added to the finished bundle."""
+
+
+class Material(NamedTuple):
+    """What the run holds for a release, and what it lacks."""
+
+    iterations: list[IterationRecord]
+    evaluations: list[tuple[Path, EvalRecord]]
+    base: LocalModel | None
+    missing: list[str]
+    """What a release needs and the run has not, one line each."""
+
+
+def collect(run: Run) -> Material:
+    """Look at the run; nothing is written, and nothing is an error."""
+    iterations = run.iteration_records()
+    planned = run.recipe.data.iterations
+    missing = [
+        f"iteration {number} of {planned} is not trained: kto-release train"
+        for number in range(len(iterations) + 1, planned + 1)
+    ]
+    base = None
+    try:
+        base = locate(run.recipe.model.base, run.recipe.model.revision, config_only=not iterations)
+    except ModelError as error:
+        missing.append(f"the initial model: {error.problem}")
+    if iterations and not (run.iteration(len(iterations)) / "model" / "config.json").is_file():
+        missing.append(f"iteration {len(iterations)} has a record, and its model folder is gone")
+    evaluations = run.eval_records()
+    if not evaluations and run.recipe.eval.judge is not None:
+        missing.append("no evaluation: kto-release eval (the card then says: not measured)")
+    if run.recipe.release.repo_id is None:
+        missing.append("release.repo_id: where to publish to")
+    return Material(iterations, evaluations, base, missing)
+
+
+def build(run: Run, material: Material) -> Path:
+    """Build release/bundle from the run's last iteration and return it. Raises `ReleaseError`, `RunError`."""
+    if not material.iterations or material.base is None:
+        raise ReleaseError(
+            "there is nothing to publish yet:\n" + "\n".join(f"  - {line}" for line in material.missing),
+            todo="kto-release train, then kto-release eval",
+        )
+    last = material.iterations[-1]
+    source = run.path / (last.model.path or "")
+    config = _read_json(source / "config.json")
+    weights = prepare_weights(
+        source,
+        material.base.path,
+        run.release_folder / "weights",
+        run.recipe.release.dtype,
+        tied=bool(config.get("tie_word_embeddings")),
+    )
+    if weights.source_sha256 != last.model.sha256:
+        raise RunError(
+            f"the weights in {str(source)!r} are not those that iteration {last.iteration} recorded",
+            expected=f"digest {last.model.sha256}",
+            todo="restore the folder, or remove its record.json to train the iteration again",
+        )
+    with _in_place_of(run.release_folder / "bundle") as folder:
+        for name in weights.files:
+            _link(run.release_folder / "weights" / name, folder / name)
+        _write_configuration(source, config, folder, weights)
+        _write_records(run, material, folder)
+        _refuse_unlisted(folder)
+        write_atomically(folder / MANIFEST, _manifest(run, material, weights, folder).spelled())
+    return run.release_folder / "bundle"
+
+
+@contextmanager
+def _in_place_of(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when the block ends well, and vanishes when it does not."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(".bundle-*"):  # of a killed run; the run's lock is ours
+        shutil.rmtree(left)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".bundle-"))
+    scratch.chmod(0o755)
+    try:
+        yield scratch
+        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".bundle-old-"))
+        if folder.exists():
+            folder.replace(old / "bundle")
+        scratch.replace(folder)
+        shutil.rmtree(old)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same bytes at a second place: a hard link, or a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _write_configuration(source: Path, config: dict[str, Any], folder: Path, weights: WeightFacts) -> None:
+    """config.json, generation_config.json and the tokenizer, without what is true of this machine only."""
+    config = {key: value for key, value in config.items() if key not in ("_name_or_path", "torch_dtype")}
+    write_atomically(folder / "config.json", _json({**config, "dtype": weights.dtype}))
+    if (source / "generation_config.json").is_file():
+        write_atomically(folder / "generation_config.json", _json(_read_json(source / "generation_config.json")))
+    for name in TOKENIZER_FILES:
+        if not (source / name).is_file():
+            continue
+        if name == "tokenizer_config.json":
+            local = ("is_local", "local_files_only", "name_or_path")
+            plain = {key: value for key, value in _read_json(source / name).items() if key not in local}
+            write_atomically(folder / name, _json(plain))
+        else:
+            shutil.copyfile(source / name, folder / name)
+
+
+def _write_records(run: Run, material: Material, folder: Path) -> None:
+    write_atomically(
+        folder / "recipe.yaml", yaml.safe_dump(portable(run.recipe), sort_keys=False, allow_unicode=True, width=120)
+    )
+    for record in material.iterations:
+        write_atomically(
+            folder / "records" / f"iteration-{record.iteration}.json", _json(record.model_dump(mode="json"))
+        )
+    for where, evaluation in material.evaluations:
+        write_atomically(folder / _record_path(run, where), _json(evaluation.model_dump(mode="json")))
+    for picture in sorted(run.path.glob("*.png")):
+        (folder / "pictures").mkdir(exist_ok=True)
+        shutil.copyfile(picture, folder / "pictures" / picture.name)
+
+
+def _record_path(run: Run, where: Path) -> str:
+    """Where the record of an evaluation stands in the release: eval/a/b/c becomes records/eval--a--b--c.json."""
+    return f"records/{'--'.join(where.relative_to(run.path).parts)}.json"
+
+
+def portable(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe without this machine's folders: an absolute path becomes its last part."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: walk(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [walk(item) for item in value]
+        return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+    plain: dict[str, Any] = walk(recipe.dump())
+    return plain
+
+
+def _refuse_unlisted(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not any(fnmatchcase(name, pattern) for pattern in ALLOWED):
+            raise ReleaseError(f"{name!r} may not be published", expected=", ".join(ALLOWED))
+
+
+def _manifest(run: Run, material: Material, weights: WeightFacts, folder: Path) -> Manifest:
+    records = material.iterations
+    return Manifest(
+        name=run.recipe.name,
+        repo_id=run.recipe.release.repo_id,
+        finished=max([record.finished for record in records] + [record.finished for _, record in material.evaluations]),
+        made_by=f"kto-release {__version__}",
+        base=records[0].parent,
+        trained=records[-1].model,
+        weights=weights,
+        chain=[
+            Link(
+                iteration=record.iteration,
+                parent_sha256=record.parent.sha256,
+                reference_sha256=record.reference.sha256,
+                model_sha256=record.model.sha256,
+                partition=record.partition.name,
+                source=record.partition.source,
+                revision=record.partition.revision,
+                data_sha256=record.partition.sha256,
+            )
+            for record in records
+        ],
+        recipe_sha256=records[-1].recipe_sha256,
+        environment=records[-1].environment,
+        results=[
+            Result(
+                score=record.score,
+                model=record.model.name if record.model else "recorded annotations",
+                judge=record.judge.name,
+                n_total=record.n_total,
+                win_rate=record.win_rate,
+                length_controlled_winrate=record.length_controlled_winrate,
+                intervals=record.intervals,
+                reliable=record.reliable,
+                record=_record_path(run, where),
+            )
+            for where, record in material.evaluations
+        ],
+        files=list_files(folder),
+        digest="",
+    ).sealed()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        plain = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{str(path)!r} can't be read: {error}", todo="restore the file, or train again") from None
+    if not isinstance(plain, dict):
+        raise RunError(f"{str(path)!r} is no JSON object", todo="restore the file, or train again")
+    return plain
+
+
+def _json(plain: dict[str, Any]) -> str:
+    return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
