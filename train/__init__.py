@@ -1,0 +1,72 @@
+"""Training: iterative KTO, each iteration over its own partition, each one's model the reference of the next."""
+
+from collections.abc import Sequence
+
+from kto_release import console
+from kto_release.records import IterationRecord, Probe
+from kto_release.run import Run
+
+
+def train(run: Run) -> list[IterationRecord]:
+    """Train all iterations of a run that are not finished, and return the records of all.
+
+    Whatever interrupts it, the same call goes on from where it was. Raises `KtoReleaseError` subclasses.
+    """
+    from accelerate import PartialState
+
+    from kto_release.train import curves
+    from kto_release.train.chain import prepare
+    from kto_release.train.iterations import run_iteration, stopped_by
+    from kto_release.train.quiet import quiet_libraries
+
+    quiet_libraries()
+    state = PartialState()
+    with run.lock(hold=state.is_main_process):
+        with state.main_process_first():
+            run.create()
+            chain = prepare(run)
+        records: list[IterationRecord] = []
+        for number in range(1, run.recipe.data.iterations + 1):
+            records.append(run_iteration(chain, number))
+            reason = stopped_by(list(run.recipe.train.stop_if), records[-1].probe)
+            if reason is not None:
+                console.warn(f"stopped after iteration {number}: {reason}")
+                break
+        if state.is_main_process:
+            picture = curves.draw(run, records)
+            _show(records)
+            console.say(f"Curves: {picture}")
+            console.say(f"Model:  {run.iteration(len(records)) / 'model'}")
+    return records
+
+
+def _show(records: Sequence[IterationRecord]) -> None:
+    rows = [
+        [
+            record.iteration,
+            record.training.steps,
+            record.partition.kept.desirable + record.partition.kept.undesirable,
+            f"{record.training.last['loss']:.4f}",
+            f"{record.training.last['kl']:.3f}",
+            _accuracy(record.probe),
+            _number(record.probe.kl_initial, ".2f"),
+            _number(record.probe.mean_length, ".0f"),
+            _number(record.probe.ended, ".0%"),
+            f"{record.training.seconds:.0f} s",
+        ]
+        for record in records
+    ]
+    console.table(
+        "Iterations (the probe is on held-out feedback; accuracy with its 95% interval)",
+        ["", "steps", "feedback", "loss", "z", "accuracy", "KL to initial", "tokens", "ended", "time"],
+        rows,
+    )
+
+
+def _accuracy(probe: Probe) -> str:
+    found = probe.preference_accuracy
+    return "not measured" if found is None else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "not measured" if value is None else format(value, form)

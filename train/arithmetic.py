@@ -1,0 +1,72 @@
+"""Where and in what precision a model computes: device, autocast, loading in fp32."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kto_release.errors import ModelError
+from kto_release.recipe import ModelSection, TrainSection
+from kto_release.train.logprobs import teach_trees
+
+
+def resolve_precision(train: TrainSection) -> str:
+    """bf16 or fp32. Raises `ModelError` where bf16 is asked for and the hardware has none."""
+    available = (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if torch.cuda.is_available()
+        else bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+    if train.precision == "bf16" and not available:
+        raise ModelError("this hardware has no bf16", todo="set train.precision to fp32, or auto")
+    if train.precision == "auto":
+        return "bf16" if available else "fp32"
+    return train.precision
+
+
+def hardware() -> str:
+    """The devices of this process's machine, for records."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"{torch.get_num_threads()} x CPU core"
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """bf16 arithmetic on fp32 weights, or none."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def load_model(path: Path, model: ModelSection, *, quantize: str | None = None) -> Any:
+    """A causal language model with fp32 weights that can compute prompt trees; `quantize`: "4bit" for a frozen base.
+
+    Raises `ModelError` where the folder holds none.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": model.trust_remote_code}
+    if quantize is not None:
+        options["quantization_config"] = _four_bits()
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{path.name!r} can't be loaded as a causal language model: {str(error).splitlines()[0]}",
+            expected="a transformers model with safetensors",
+        ) from None
+    loaded.config.use_cache = False
+    teach_trees(loaded)
+    return loaded
+
+
+def _four_bits() -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if not torch.cuda.is_available():
+        raise ModelError("train.lora.quantize: 4bit needs a GPU", todo="set train.lora.quantize to null")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )

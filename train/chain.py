@@ -1,0 +1,151 @@
+"""What all iterations of a run share: the initial model, its tokenizer with the template, the tokens of every partition."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kto_release import console
+from kto_release.errors import RunError
+from kto_release.models import LocalModel, load_tokenizer, locate, stored_weights
+from kto_release.recipe import sha256_of
+from kto_release.records import ModelFacts, PartitionFacts
+from kto_release.run import Run, file_sha256, weights_digest
+from kto_release.templates import Template, load_template, set_template
+from kto_release.train.feedback import Partition, find_partitions, input_digests
+from kto_release.train.tokens import Tokens, tokenize, with_overlaps
+
+
+class Chain(NamedTuple):
+    """Everything that exists before the first step."""
+
+    run: Run
+    base: LocalModel
+    initial: ModelFacts
+    tokenizer: Any
+    template: Template
+    partitions: list[Partition]
+    tokens: list[Tokens]
+    facts: list[PartitionFacts]
+    held_out: Tokens | None
+
+
+def open_tokenizer(run: Run, base: LocalModel) -> tuple[Any, Template]:
+    """The base model's tokenizer with the recipe's chat template in it."""
+    tokenizer = load_tokenizer(base, trust_remote_code=run.recipe.model.trust_remote_code)
+    template = load_template(run.recipe.model.template, tokenizer)
+    set_template(tokenizer, template)
+    return tokenizer, template
+
+
+def prepare(run: Run) -> Chain:
+    """Find the model and the feedback, tokenize all partitions, and check that nothing changed since the run began."""
+    recipe = run.recipe
+    base = locate(recipe.model.base, recipe.model.revision)
+    tokenizer, template = open_tokenizer(run, base)
+    found = find_partitions(recipe.data)
+    every = {f"iteration {number}": partition for number, partition in enumerate(found.iterations, 1)}
+    if found.held_out is not None:
+        every["held out"] = found.held_out
+    _check_inputs(run, found.iterations)
+    stored = stored_weights(base.path)
+    initial = ModelFacts(
+        name=base.name,
+        hub_id=base.hub_id,
+        revision=base.revision,
+        path=None,
+        sha256=weights_digest(base.path),
+        dtype=stored.dtype,
+        parameters=stored.parameters,
+    )
+    tokens = {}
+    for name, partition in every.items():
+        folder = run.path / ("held-out" if name == "held out" else name.replace(" ", "-")) / "tokens"
+        key = sha256_of(
+            {
+                "inputs": input_digests(partition),
+                "only": _digest_of(partition.only),
+                "without": _digest_of(partition.without),
+                "format": [recipe.data.format, recipe.data.score_threshold, recipe.data.max_rows],
+                "template": template.sha256,
+                "tokenizer": _tokenizer_digest(base.path),
+                "max_length": recipe.train.max_length,
+                "truncate": recipe.train.truncate,
+            }
+        )
+        tokens[name] = tokenize(folder, partition, recipe.data, recipe.train, tokenizer, key)
+    facts = with_overlaps(tokens)
+    _show(facts)
+    names = [name for name in every if name != "held out"]
+    return Chain(
+        run,
+        base,
+        initial,
+        tokenizer,
+        template,
+        found.iterations,
+        [tokens[name] for name in names],
+        [facts[name] for name in names],
+        tokens.get("held out"),
+    )
+
+
+def _digest_of(digests: frozenset[bytes] | None) -> str | None:
+    return None if digests is None else sha256_of(sorted(digest.hex() for digest in digests))
+
+
+def _tokenizer_digest(folder: Path) -> str:
+    names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
+    return sha256_of({name: file_sha256(folder / name) for name in names if (folder / name).exists()})
+
+
+def _check_inputs(run: Run, partitions: list[Partition]) -> None:
+    """Refuse where the feedback of a finished iteration is no longer what it was trained on."""
+    from kto_release.train.plan import read_plan
+
+    for number, partition in enumerate(partitions, 1):
+        plan = read_plan(run.iteration(number))
+        inputs = input_digests(partition)
+        if plan is None or plan.inputs == inputs:
+            continue
+        changed = sorted(
+            name for name in plan.inputs.keys() | inputs.keys() if plan.inputs.get(name) != inputs.get(name)
+        )
+        raise RunError(
+            f"the feedback of iteration {number} changed since it began: {', '.join(changed)}",
+            todo="restore it, or give the recipe another name and start afresh",
+        )
+
+
+def _show(facts: dict[str, PartitionFacts]) -> None:
+    rows = []
+    for name, partition in facts.items():
+        dropped = sum(counts.desirable + counts.undesirable for counts in partition.dropped.values())
+        rows.append(
+            [
+                name,
+                partition.name,
+                partition.prompts,
+                partition.kept.desirable,
+                partition.kept.undesirable,
+                dropped,
+                partition.truncated.desirable + partition.truncated.undesirable,
+                partition.duplicates,
+                f"{partition.tokens:,}",
+                partition.longest,
+            ]
+        )
+    console.table(
+        "Feedback",
+        ["", "partition", "prompts", "liked", "disliked", "dropped", "cut", "duplicates", "tokens", "longest"],
+        rows,
+    )
+    for name, partition in facts.items():
+        for reason, counts in partition.dropped.items():
+            console.warn(
+                f"{name}: {counts.desirable} liked and {counts.undesirable} disliked answers dropped: {reason}"
+            )
+        if not partition.kept.desirable or not partition.kept.undesirable:
+            missing = "liked" if not partition.kept.desirable else "disliked"
+            console.warn(f"{name}: there is no {missing} answer; KTO then has nothing to weigh the other kind against")
+        for other, count in partition.overlaps.items():
+            if count and (other == "held out" or name < other):
+                console.warn(f"{name} shares {count} prompts with {other}")

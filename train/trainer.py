@@ -1,0 +1,269 @@
+"""KTOTrainer: transformers.Trainer whose training step is one global batch.
+
+The step, exactly (docs/numerics.md): (1) without gradient, the KL partners of all packs, summed over ranks, give z;
+(2) forward and backward pack by pack, gradients synchronised at the last; (3) the optimizer's step. Packing,
+accumulation and the number of ranks change none of it.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from kto_release import console
+from kto_release.errors import RunError
+from kto_release.train import checkpoints
+from kto_release.train.batches import GlobalBatch
+from kto_release.train.logprobs import branch_logprobs
+from kto_release.train.loss import Weights, kto_losses, reference_point
+from kto_release.train.reference import Reference, trees
+from kto_release.train.tokens import Tokens
+from kto_release.train.tree import Pack, share
+
+MIN_TOKENS_PER_PACK = 64
+# Shape suffixes: B feedback of the global batch, N branches of a pack.
+
+
+class Objective(NamedTuple):
+    """What is optimized: the feedback, its batches, and the constants of the loss."""
+
+    tokens: Tokens
+    batches: list[GlobalBatch]
+    """One per optimizer step, over all epochs."""
+    beta: float
+    weights: Weights
+    max_length: int
+    tokens_per_pack: int
+
+
+class _Steps(torch.utils.data.Dataset[int]):
+    """The numbers of the optimizer steps; the batches themselves are made where they are used."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, step: int) -> int:
+        return step
+
+
+def _only(items: list[int]) -> dict[str, int]:
+    return {"step": items[0]}
+
+
+class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
+    """One optimizer step per global batch, on any number of ranks.
+
+    Args:
+        model: taught by `logprobs.teach_trees`.
+        args: as `arguments` makes them: one step per item of the data loader.
+        objective: what is optimized.
+        find_reference: gives the reference; called once before the first step with the prepared model.
+        callbacks: transformers callbacks.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        objective: Objective,
+        find_reference: Callable[["KTOTrainer"], Reference],
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        super().__init__(model=model, args=args, train_dataset=_Steps(len(objective.batches)), callbacks=callbacks)
+        self.objective = objective
+        self.find_reference = find_reference
+        self.reference: Reference | None = None
+        self.tokens_per_pack = objective.tokens_per_pack
+        self.step_metrics: dict[str, float] = {}
+        self.tokens_computed = 0
+
+    def get_train_dataloader(self) -> DataLoader[int]:
+        """The steps in order. Not prepared by accelerate: every rank takes its own share of every batch."""
+        return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not estimated."""
+        del inputs
+        return 0
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        """Elementwise sum over ranks, of fp64 on the model's device."""
+        summed: Tensor = self.accelerator.reduce(values, reduction="sum")
+        return summed
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Loss and gradient of one global batch; returns the loss over all ranks."""
+        del num_items_in_batch
+        if self.reference is None:
+            self.reference = self.find_reference(self)
+        batch = self.objective.batches[inputs["step"]]
+        while True:
+            try:
+                return self._global_batch(model, batch)
+            except torch.OutOfMemoryError:
+                self._take_smaller_packs(model)
+
+    def _take_smaller_packs(self, model: nn.Module) -> None:
+        """After running out of memory: half as many tokens per pack; the result is the same."""
+        if self.accelerator.num_processes > 1 or self.tokens_per_pack // 2 < MIN_TOKENS_PER_PACK:
+            raise RunError(
+                f"out of memory with tokens_per_pack {self.tokens_per_pack}",
+                todo="set train.tokens_per_pack lower, train.gradient_checkpointing to true, or use LoRA; the same "
+                "command then goes on",
+            ) from None
+        model.zero_grad(set_to_none=True)
+        self.tokens_per_pack //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        console.warn(f"out of memory: going on with tokens_per_pack {self.tokens_per_pack}; the result is the same")
+
+    def _global_batch(self, model: nn.Module, batch: GlobalBatch) -> Tensor:
+        model.train()
+        device = self.accelerator.device
+        size = len(batch.feedback_B)
+        z_raw = self._kl(model, batch)
+        z = reference_point(z_raw * size, size)
+        reference_B = torch.from_numpy(self._reference(batch.feedback_B, batch.feedback_B)).to(device)
+        desirable_B = torch.from_numpy(self.objective.tokens.desirable_F[batch.feedback_B]).to(device)
+        logps_B = torch.zeros(size, dtype=torch.float64, device=device)
+        losses_B = torch.zeros(size, dtype=torch.float64, device=device)
+        packs = self._packs(batch, batch.feedback_B)
+        for pack, synchronise in _with_last(packs):
+            with self._gradients(model, synchronise):
+                logps_N = self._logps(model, pack)
+                if not pack.slots:
+                    self._backward(logps_N.sum() * 0.0)
+                    continue
+                slots = torch.tensor(pack.slots, device=device)
+                losses_N = kto_losses(
+                    logps_N - reference_B[slots].to(logps_N.dtype),
+                    desirable_B[slots],
+                    z,
+                    beta=self.objective.beta,
+                    desirable_weight=self.objective.weights.desirable,
+                    undesirable_weight=self.objective.weights.undesirable,
+                )
+                # Data parallelism averages gradients over ranks; the loss is a sum over them.
+                self._backward(losses_N.sum() / size * self.accelerator.num_processes)
+                logps_B[slots] = logps_N.detach().double()
+                losses_B[slots] = losses_N.detach().double()
+        logps_B, losses_B = self.sum_over_ranks(torch.stack([logps_B, losses_B])).unbind()
+        self._check_finite(batch, logps_B)
+        loss = losses_B.sum() / size
+        self.step_metrics = {
+            **_metrics(logps_B, reference_B, desirable_B),
+            "kto/loss": float(loss),
+            "kl": z,
+            "kl/raw": z_raw,
+            "feedback": float(size),
+            "tokens": float(self.tokens_computed),
+        }
+        return loss.to(torch.float32)
+
+    def _kl(self, model: nn.Module, batch: GlobalBatch) -> float:
+        """Mean of log pi(y'|x) - log pi_ref(y'|x) over the global batch."""
+        device = self.accelerator.device
+        logps_B = torch.zeros(len(batch.feedback_B), dtype=torch.float64, device=device)
+        with torch.no_grad():
+            for pack in self._packs(batch, batch.partner_B):
+                logps_N = self._logps(model, pack)
+                if pack.slots:
+                    logps_B[torch.tensor(pack.slots, device=device)] = logps_N.double()
+        logps_B = self.sum_over_ranks(logps_B)
+        self._check_finite(batch, logps_B)
+        reference_B = torch.from_numpy(self._reference(batch.feedback_B, batch.partner_B)).to(device)
+        return float((logps_B - reference_B).mean())
+
+    def _reference(self, feedback_B: Any, completions_B: Any) -> Any:
+        if self.reference is None:
+            raise RuntimeError("the reference is computed before the first step")
+        return self.reference.of(self.objective.tokens.prompt_F[feedback_B], completions_B)
+
+    def _packs(self, batch: GlobalBatch, completions_B: Any) -> list[Pack]:
+        """This rank's packs for these completions of the batch's prompts; slots are places in the batch."""
+        tokens = self.objective.tokens
+        places_B = np.arange(len(batch.feedback_B))
+        grown = trees(tokens, tokens.prompt_F[batch.feedback_B], completions_B, places_B, self.objective.max_length)
+        return share(grown, self.accelerator.num_processes, self.tokens_per_pack)[self.accelerator.process_index]
+
+    def _logps(self, model: nn.Module, pack: Pack) -> Tensor:
+        self.tokens_computed += len(pack.ids_T)
+        return branch_logprobs(model, pack.to(self.accelerator.device))
+
+    @contextlib.contextmanager
+    def _gradients(self, model: nn.Module, synchronise: bool) -> Iterator[None]:
+        # DeepSpeed reads the state and steps at the boundary by itself; DDP and FSDP take the context.
+        self.accelerator.gradient_state._set_sync_gradients(synchronise)
+        with contextlib.nullcontext() if synchronise else self.accelerator.no_sync(model):
+            yield
+
+    def _backward(self, loss: Tensor) -> None:
+        deepspeed = str(self.accelerator.distributed_type).endswith("DEEPSPEED")
+        self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
+
+    def _check_finite(self, batch: GlobalBatch, logps_B: Tensor) -> None:
+        if bool(torch.isfinite(logps_B).all()):
+            return
+        bad_B = (~torch.isfinite(logps_B)).cpu().numpy()
+        raise RunError(
+            f"step {self.state.global_step + 1}: the log-probability is not finite for {self._rows(batch, bad_B)}",
+            todo="look at these rows; if they are sound, lower train.learning_rate. The last checkpoint is whole",
+        )
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm))):
+            batch = self.objective.batches[self.state.global_step]
+            raise RunError(
+                f"step {self.state.global_step + 1}: the gradient is not finite; its batch is "
+                f"{self._rows(batch, np.ones(len(batch.feedback_B), dtype=bool))}",
+                todo="look at these rows; if they are sound, lower train.learning_rate. The last checkpoint is whole",
+            )
+        return norm
+
+    def _rows(self, batch: GlobalBatch, chosen_B: Any) -> str:
+        rows = sorted(set((self.objective.tokens.row_F[batch.feedback_B[chosen_B]] + 1).tolist()))
+        return f"rows {', '.join(map(str, rows))} of partition {self.objective.tokens.facts.name!r}"
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Transformers' metrics with the step's own beside them."""
+        if "loss" in logs:
+            logs = {**logs, **self.step_metrics}
+            logs["loss"] = logs.pop("kto/loss", logs["loss"])
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # every rank has written its share before the seal says so
+        if self.args.should_save:
+            checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+
+def _with_last(packs: list[Pack]) -> Iterator[tuple[Pack, bool]]:
+    for number, pack in enumerate(packs, 1):
+        yield pack, number == len(packs)
+
+
+def _metrics(logps_B: Tensor, reference_B: Tensor, desirable_B: Tensor) -> dict[str, float]:
+    """The usual metrics of preference training over one global batch; a kind that is absent has no metric."""
+    rewards_B = logps_B - reference_B
+    metrics = {}
+    for name, chosen_B in (("chosen", desirable_B), ("rejected", ~desirable_B)):
+        if bool(chosen_B.any()):
+            metrics[f"rewards/{name}"] = float(rewards_B[chosen_B].mean())
+            metrics[f"logps/{name}"] = float(logps_B[chosen_B].mean())
+    if len(metrics) == 4:
+        metrics["rewards/margins"] = metrics["rewards/chosen"] - metrics["rewards/rejected"]
+        # No pairs are needed: the share of (desirable, undesirable) couples of the batch that are ordered rightly.
+        above = rewards_B[desirable_B][:, None] > rewards_B[~desirable_B][None, :]
+        metrics["rewards/accuracies"] = float(above.double().mean())
+    return metrics
