@@ -4,6 +4,7 @@ Precedence, in one sentence: `--set a.b=c` over the file over the default. Unkno
 of a recipe are reported at once. `recipes/schema.json` is generated from these models, so editors complete them.
 """
 
+import datetime as dt
 import difflib
 import hashlib
 import json
@@ -324,6 +325,11 @@ class StatedResult(Section):
     note: str | None = None
     """For example the rank at that time."""
 
+    @field_validator("date", mode="before")
+    @classmethod
+    def _date_as_text(cls, value: object) -> object:
+        return value.isoformat() if isinstance(value, dt.date) else value  # YAML reads an unquoted date as one
+
 
 class ReleaseSection(Section):
     """What is published."""
@@ -351,7 +357,7 @@ class ReleaseSection(Section):
     language: list[str] = ["en"]
     """ISO 639-1 codes."""
     tags: list[str] = []
-    """Further tags beside kto, human-feedback and alignment."""
+    """The card's tags; none given: kto, human-feedback and alignment."""
     datasets: list[str] = []
     """Hub ids of further data sets; data.source is listed by itself where it is a Hub id."""
     data_license: str | None = None

@@ -1,0 +1,246 @@
+"""The model card: metadata for the Hub and a text for people, both made of `CardFacts` and of nothing else."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kto_release.errors import ReleaseError
+from kto_release.model_cards import card_template
+from kto_release.records import EvalRecord, Interval
+from kto_release.release import markdown
+from kto_release.release.card_tables import evaluation_tables, iteration_table, shown, source_link, training_table
+from kto_release.release.facts import CardFacts
+from kto_release.release.licenses import KNOWN
+from kto_release.release.markdown import Raw
+from kto_release.run import write_atomically
+
+README = "README.md"
+FACTS = "records/card.json"
+DEFAULT_TAGS = ["kto", "human-feedback", "alignment"]
+LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
+PLACEHOLDERS = {"", "none", "null", "license", "todo", "unknown", "tbd", "n/a"}
+"""Values that generated cards are known to carry by mistake."""
+
+
+def write_card(folder: Path, facts: CardFacts) -> None:
+    """Write README.md into a bundle, and records/card.json with those facts that no other record there holds."""
+    rest = facts.model_dump(mode="json", exclude={"iterations", "evaluations", "weights"})
+    write_atomically(folder / FACTS, json.dumps(rest, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(folder / README, render_card(facts))
+
+
+def render_card(facts: CardFacts) -> str:
+    """The whole README.md. Raises `ReleaseError` where its metadata would not be valid on the Hub."""
+    from jinja2 import Environment, StrictUndefined
+
+    plain = metadata(facts)
+    problems = metadata_problems(plain)
+    if problems:
+        raise ReleaseError(
+            "the card's metadata is not valid:\n" + "\n".join(f"  - {line}" for line in problems),
+            todo="mend these keys under `release` in the recipe",
+        )
+    # Whatever the template prints is escaped, unless it is Raw: nothing can be forgotten.
+    environment = Environment(  # noqa: S701  the output is Markdown, and `finalize` escapes it
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=markdown.escape
+    )
+    environment.filters.update(
+        code=markdown.code, fence=markdown.fence, paragraphs=markdown.paragraphs, bibtex=_bibtex, shown=shown
+    )
+    body = environment.from_string(card_template()).render(
+        facts=facts,
+        link=markdown.link,
+        hub=_hub_link,
+        data=source_link,
+        iterations=iteration_table(facts),
+        training=training_table(facts),
+        evaluations=evaluation_tables(facts),
+        snippets=snippets(facts),
+        warnings=[*warnings(facts)],
+        hours=sum(record.training.seconds for record in facts.iterations) / 3600,
+        hardware=[*dict.fromkeys(record.environment.hardware for record in facts.iterations)],
+    )
+    body = re.sub(r"\n{3,}", "\n\n", body).strip()
+    return f"---\n{_yaml(plain)}---\n\n{body}\n"
+
+
+def metadata(facts: CardFacts) -> dict[str, Any]:
+    """The YAML block's content, as plain data in the Hub's order."""
+    from huggingface_hub import ModelCardData
+
+    results = [*_results(facts)]
+    measured = ["accuracy"] if facts.last.probe.preference_accuracy is not None else []
+    card: Any = ModelCardData(  # Any: its methods are not typed
+        language=_plain(facts.language),
+        license=facts.license.id,
+        license_name=facts.license.license_name,
+        license_link=facts.license.license_link,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        base_model=facts.base.hub_id,
+        base_model_relation="finetune" if facts.base.hub_id else None,
+        tags=_plain(facts.tags or DEFAULT_TAGS),
+        datasets=_plain(facts.datasets) or None,
+        metrics=_plain([*dict.fromkeys([*facts.metrics, *measured])]) or None,
+        model_name=facts.title if results else None,
+        eval_results=results or None,
+    )
+    plain: dict[str, Any] = card.to_dict()
+    return plain
+
+
+def _plain(values: Sequence[str]) -> list[str]:
+    return [markdown.plain(value) for value in values]
+
+
+def _results(facts: CardFacts) -> Iterator[Any]:
+    """What the published model scored, as model-index wants it: only results that can be relied on."""
+    from huggingface_hub import EvalResult
+
+    accuracy = facts.last.probe.preference_accuracy
+    if accuracy is not None and accuracy.reliable:
+        yield EvalResult(
+            task_type="text-generation",
+            dataset_type=facts.datasets[0] if facts.datasets else "held-out-feedback",
+            dataset_name="held-out feedback",
+            metric_type="accuracy",
+            metric_name=f"preference accuracy ({_sure(accuracy, 100)})",
+            metric_value=round(100 * accuracy.value, 2),
+        )
+    for record in facts.evaluation_of(facts.last.model.name):
+        if not record.reliable or record.partial or record.gamed:
+            continue
+        for key, name in (("win_rate", "win rate"), ("length_controlled_winrate", "length-controlled win rate")):
+            value, interval = getattr(record, key), record.intervals.get(key)
+            if value is None or interval is None:
+                continue
+            yield EvalResult(
+                task_type="text-generation",
+                dataset_type="tatsu-lab/alpaca_eval" if record.is_alpaca_eval else markdown.plain(record.instructions),
+                dataset_name="AlpacaEval 2.0" if record.is_alpaca_eval else markdown.plain(record.instructions),
+                dataset_revision=record.instructions_revision,
+                metric_type=key,
+                metric_name=f"{name} over {markdown.plain(record.reference)}, judged by "
+                f"{markdown.plain(record.judge.name)} ({_sure(interval, 1)})",
+                metric_value=round(float(value), 2),
+            )
+
+
+def _sure(interval: Interval, scale: float) -> str:
+    low, high = interval.low * scale, interval.high * scale
+    return f"n = {interval.n}, {interval.level:.0%} interval {low:.1f} to {high:.1f}"
+
+
+def metadata_problems(plain: dict[str, Any]) -> list[str]:
+    """What the Hub would refuse or misread in a card's metadata, as far as that can be known offline."""
+    found = [f"{key}: {value!r} is a placeholder" for key, value in plain.items() if _is_placeholder(value)]
+    license_id = plain.get("license")
+    if license_id is not None and license_id != "other" and license_id not in KNOWN:
+        found.append(f"license: {license_id!r} is no licence id of the Hub")
+    codes = plain.get("language") or []
+    found += [f"language: {code!r} is no ISO 639 code" for code in codes if not LANGUAGE.fullmatch(code)]
+    ids = [("base_model", plain.get("base_model")), *(("datasets", name) for name in plain.get("datasets") or [])]
+    found += [f"{key}: {name!r} is no Hub id" for key, name in ids if name is not None and not _is_hub_id(name)]
+    found += [f"tags: {tag!r} is not a tag" for tag in plain.get("tags") or [] if not 0 < len(tag) <= 96]
+    return found
+
+
+def _is_placeholder(value: object) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return any(item is None or (isinstance(item, str) and item.strip().lower() in PLACEHOLDERS) for item in values)
+
+
+def _is_hub_id(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported, not in __all__
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _yaml(plain: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def _hub_link(hub_id: str, kind: str = "") -> Raw:
+    return markdown.link(hub_id, f"https://huggingface.co/{kind}{hub_id}")
+
+
+def _bibtex(entries: Sequence[str]) -> Raw:
+    return markdown.fence("\n\n".join(entries), "bibtex")
+
+
+def warnings(facts: CardFacts) -> Iterator[str]:
+    """What a reader must know before any number."""
+    done = facts.last.iteration
+    if done < facts.planned:
+        yield f"Only {done} of {facts.planned} iterations of the recipe are finished."
+    for record in facts.evaluations:
+        if record.gamed:
+            who = record.model.name if record.model else "recorded answers"
+            yield f"The score of {who} may be gamed: {'; '.join(record.gamed)}."
+    if facts.prompt is not None and facts.prompt.replaced:
+        yield (
+            f"The chat template was replaced: published is {facts.prompt.template}, "
+            f"trained with was {facts.prompt.trained_with}."
+        )
+    if facts.license.conflicts and facts.license.override:
+        yield f"The licence overrides what it is made of: {facts.license.override}"
+
+
+def snippets(facts: CardFacts) -> dict[str, Raw]:
+    """Programs that run the model, with the settings that the published scores were made with."""
+    name = json.dumps(facts.repo_id or facts.title)
+    records = [record for record in facts.evaluation_of(facts.last.model.name) if record.generation is not None]
+    settings = _settings(records[-1]) if records else {"max_tokens": 512}
+    names = {"max_tokens": "max_new_tokens"}
+    sampled = "do_sample=True, " if settings.get("temperature") else ""
+    of_transformers = ", ".join(f"{names.get(key, key)}={value}" for key, value in settings.items())
+    if "temperature" in settings and not settings["temperature"]:
+        of_transformers = f"max_new_tokens={settings['max_tokens']}, do_sample=False"
+    of_vllm = ", ".join(f"{key}={value}" for key, value in settings.items())
+    messages = 'messages = [{"role": "user", "content": "Hi! I\'m looking for a cake recipe."}]'
+    return {
+        "transformers": markdown.fence(
+            f"""from transformers import AutoModelForCausalLM, AutoTokenizer
+
+name = {name}
+tokenizer = AutoTokenizer.from_pretrained(name)
+model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", device_map="auto")
+
+{messages}
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+).to(model.device)
+outputs = model.generate(**inputs, {sampled}{of_transformers})
+print(tokenizer.decode(outputs[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))""",
+            "python",
+        ),
+        "vllm": markdown.fence(
+            f"""from vllm import LLM, SamplingParams
+
+if __name__ == "__main__":
+    model = LLM({name})
+    {messages}
+    outputs = model.chat(messages, SamplingParams({of_vllm}))
+    print(outputs[0].outputs[0].text)""",
+            "python",
+        ),
+    }
+
+
+def _settings(record: EvalRecord) -> dict[str, Any]:
+    generation = record.generation
+    if generation is None:
+        return {}
+    settings: dict[str, Any] = {"temperature": generation.temperature, "top_p": generation.top_p}
+    if generation.top_k is not None:
+        settings["top_k"] = generation.top_k
+    return {**settings, "max_tokens": generation.max_tokens}

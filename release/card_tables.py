@@ -1,0 +1,143 @@
+"""The tables of the model card: every cell is a value of a record, with its interval where it has one."""
+
+from collections.abc import Sequence
+
+from kto_release.records import EvalRecord, Interval, IterationRecord, LabelCounts
+from kto_release.release.facts import CardFacts
+from kto_release.release.markdown import Raw, escape, link, table
+
+NOT_MEASURED = "not measured"
+
+
+def shown(value: float | None, digits: int = 2) -> str:
+    """A number as a person reads it; None is "not measured"."""
+    return NOT_MEASURED if value is None else f"{value:,.{digits}f}"
+
+
+def sure(interval: Interval | None, scale: float = 1.0) -> str:
+    """A value with its interval: 52.5 (45.1 to 59.9); a dagger where the interval is not to be relied on."""
+    if interval is None:
+        return NOT_MEASURED
+    value, low, high = (scale * part for part in (interval.value, interval.low, interval.high))
+    return f"{value:.1f} ({low:.1f} to {high:.1f})" + ("" if interval.reliable else " †")
+
+
+def counts(labels: LabelCounts) -> str:
+    """Rows by label."""
+    return f"{labels.desirable:,} + {labels.undesirable:,}"
+
+
+def source_link(name: str) -> Raw:
+    """A data set by its Hub id, or a file by its name."""
+    return link(name, f"https://huggingface.co/datasets/{name}") if "/" in name else Raw(escape(name))
+
+
+def rate(record: EvalRecord, key: str) -> str:
+    """A rate in percent with its interval; a rate without an interval is not shown as one."""
+    value, interval = getattr(record, key), record.intervals.get(key)
+    if value is None:
+        return NOT_MEASURED
+    marks = "" if record.reliable else " ‡"
+    return f"{sure(interval)}{marks}" if interval is not None else f"{value:.1f} (no interval){marks}"
+
+
+def scales(records: Sequence[EvalRecord]) -> dict[tuple[str, str, str], list[EvalRecord]]:
+    """Evaluations that may be compared: the same instructions, reference and judge with its prompt and order."""
+    found: dict[tuple[str, str, str], list[EvalRecord]] = {}
+    for record in records:
+        judge = f"{record.judge.name} {record.judge.prompt_sha256} {record.judge.swap}"
+        key = record.instructions_sha256, record.reference_sha256, judge
+        found.setdefault(key, []).append(record)
+    return found
+
+
+def iteration_table(facts: CardFacts) -> Raw:
+    """What each iteration was trained on, and what became of it."""
+    scored = [*scales(facts.evaluations).values()]
+    columns = [
+        "iteration",
+        "partition",
+        "rows (desirable + undesirable)",
+        "steps",
+        "KL from initial (nats)",
+        "answer length (tokens)",
+        "held-out accuracy (%)",
+        *(f"win rate over {same[0].reference} (%), judged by {same[0].judge.name}" for same in scored),
+    ]
+    rows = []
+    for record in facts.iterations:
+        probe = record.probe
+        rows.append(
+            [
+                record.iteration,
+                record.partition.name,
+                counts(record.partition.kept),
+                f"{record.training.steps:,}",
+                shown(probe.kl_initial),
+                shown(probe.mean_length, 1),
+                sure(probe.preference_accuracy, 100),
+                *(_win_rate(record, same) for same in scored),
+            ]
+        )
+    return table(columns, rows)
+
+
+def _win_rate(record: IterationRecord, same: Sequence[EvalRecord]) -> str:
+    of_model = [one for one in same if one.model is not None and one.model.name == record.model.name]
+    return rate(of_model[-1], "win_rate") if of_model else NOT_MEASURED
+
+
+def training_table(facts: CardFacts) -> Raw:
+    """The settings of the training; where iterations differ, each one's value."""
+    records = facts.iterations
+    fields: dict[str, list[str]] = {
+        "epochs over each partition": [str(record.training.epochs) for record in records],
+        "feedback per optimizer step": [f"{record.training.batch_size:,}" for record in records],
+        "β": [f"{record.training.beta:g}" for record in records],
+        "peak learning rate": [f"{record.training.learning_rate:g}" for record in records],
+        "weight of desirable feedback": [f"{record.training.desirable_weight:.4g}" for record in records],
+        "weight of undesirable feedback": [f"{record.training.undesirable_weight:.4g}" for record in records],
+        "most tokens of prompt and completion": [f"{record.training.max_length:,}" for record in records],
+        "trained": [_trained(record) for record in records],
+        "arithmetic": [record.training.precision for record in records],
+    }
+    return table(["setting", "value"], [[name, ", ".join(dict.fromkeys(values))] for name, values in fields.items()])
+
+
+def _trained(record: IterationRecord) -> str:
+    lora = record.training.lora
+    if not lora:
+        return "all weights, kept in fp32"
+    return f"LoRA adapters of rank {lora.get('rank')}, merged"
+
+
+def evaluation_tables(facts: CardFacts) -> list[dict[str, object]]:
+    """One table for each scale: scores under different judges, instructions or references never share one."""
+    found: list[dict[str, object]] = []
+    for same in scales(facts.evaluations).values():
+        rows = [
+            [
+                record.model.name if record.model else "recorded answers",
+                rate(record, "win_rate"),
+                rate(record, "length_controlled_winrate"),
+                f"{record.n_total:,}",
+                f"{record.n_missing + record.n_failed:,}",
+                shown(record.avg_length, 0),
+            ]
+            for record in same
+        ]
+        columns = [
+            "model",
+            "win rate (%)",
+            "length-controlled win rate (%)",
+            "n",
+            "missing or failed",
+            "mean length (characters)",
+        ]
+        found.append({"record": same[-1], "table": table(columns, rows), "reasons": _reasons(same)})
+    return found
+
+
+def _reasons(same: Sequence[EvalRecord]) -> list[str]:
+    """Why scores of one scale are not to be relied on, each once."""
+    return [*dict.fromkeys(reason for record in same for reason in record.unreliable_because)]

@@ -1,0 +1,331 @@
+"""Everything that a card says, collected from the run's records and the published files: nothing is typed here.
+
+What no record holds is None, and the card then says that it was not measured.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from kto_release import __version__
+from kto_release.errors import ReleaseError
+from kto_release.model_cards import DATA_CITATIONS, MODEL_CITATIONS, TEMPLATE_CITATIONS, citation
+from kto_release.models import LocalModel, load_tokenizer
+from kto_release.recipe import Recipe, StatedResult
+from kto_release.records import EvalRecord, Facts, IterationRecord, ModelFacts, WeightFacts
+from kto_release.release.licenses import CardLicense, LicenseFacts, LicenseSource, card_license, license_in, resolve
+from kto_release.run import read_record
+
+SAMPLE = (
+    ("user", "Hi! I'm looking for a cake recipe."),
+    ("assistant", "What kind of cake?"),
+    ("user", "Chocolate cake."),
+)
+"""The conversation that a card shows rendered."""
+SYSTEM = "You are a pastry chef."
+
+LicenseLookup = Callable[[str, str | None], CardLicense | None]
+"""The licence of a model by Hub id and revision; None where it is not to be had."""
+
+
+class BaseFacts(Facts):
+    """What the release descends from."""
+
+    name: str
+    """As the first iteration recorded it: a Hub id, or the name of a local folder."""
+    hub_id: str | None
+    """The nearest ancestor on the Hub; null: none is known."""
+    revision: str | None
+    """Its commit, where the weights came from there directly."""
+    traced: bool
+    """Whether the ancestor was found through a local folder's own card or records."""
+    sha256: str
+    parameters: int
+
+
+class PromptFacts(Facts):
+    """The published chat template at work."""
+
+    template: str
+    """Its name, or that of its file."""
+    trained_with: str
+    replaced: bool
+    """Whether another template is published than the one trained with."""
+    text: str
+    """The sample conversation up to the answer that is asked for, without the leading BOS token."""
+    bos: str | None
+    """Token that the template puts first; null: none."""
+    tokenizer_adds_bos: bool
+    """Whether the tokenizer puts it first where plain text is tokenized."""
+    ends_with_eos: bool
+    system: Literal["supported", "refused", "ignored"]
+    """What the template does with a system message."""
+    stop: list[str]
+    """Tokens that end an answer."""
+
+
+class Architecture(Facts):
+    """Of the published config.json."""
+
+    name: str | None
+    context: int | None
+    """Most tokens of a conversation."""
+
+
+class CardFacts(Facts):
+    """All that a card is made of."""
+
+    run: str
+    title: str
+    repo_id: str | None
+    summary: str | None
+    limits: str | None
+    language: list[str]
+    tags: list[str]
+    metrics: list[str]
+    datasets: list[str]
+    """Hub ids: those trained on, then those that the recipe adds."""
+    stated_results: list[StatedResult]
+    reference: Literal["previous", "initial"]
+    planned: int
+    """Iterations of the recipe."""
+    base: BaseFacts
+    license: LicenseFacts
+    architecture: Architecture
+    prompt: PromptFacts | None
+    pictures: list[str]
+    """Paths in the release."""
+    citations: list[str]
+    """BibTeX."""
+    predecessor: str | None
+    made_by: str
+    weights: WeightFacts | None
+    iterations: list[IterationRecord]
+    evaluations: list[EvalRecord]
+
+    @property
+    def last(self) -> IterationRecord:
+        """The iteration that is published."""
+        return self.iterations[-1]
+
+    def evaluation_of(self, model: str) -> list[EvalRecord]:
+        """Evaluations of "initial" or "iteration-N"."""
+        return [record for record in self.evaluations if record.model is not None and record.model.name == model]
+
+
+def collect_facts(
+    recipe: Recipe,
+    iterations: Sequence[IterationRecord],
+    evaluations: Sequence[EvalRecord],
+    *,
+    base: LocalModel | None = None,
+    weights: WeightFacts | None = None,
+    model: Path | None = None,
+    pictures: Sequence[str] = (),
+    lookup: LicenseLookup | None = None,
+) -> CardFacts:
+    """The facts of a release. At least one iteration must be finished.
+
+    `base` is the initial model's folder, `model` the folder with the published configuration, tokenizer and template,
+    `pictures` are paths in the release, `lookup` finds a licence on the Hub (the default: the cache, then the Hub).
+    Raises `ReleaseError` where a citation does not exist, `ModelError` where the tokenizer can't be loaded.
+    """
+    if not iterations:
+        raise ReleaseError("no iteration is finished, so there is nothing to describe", todo="kto-release train")
+    section, first = recipe.release, iterations[0]
+    ancestor = trace(first.parent, base)
+    return CardFacts(
+        run=recipe.name,
+        title=section.title or recipe.name,
+        repo_id=section.repo_id,
+        summary=section.summary,
+        limits=section.limits,
+        language=section.language,
+        tags=section.tags,
+        metrics=section.metrics,
+        datasets=[*dict.fromkeys([*_data_sets(iterations), *section.datasets])],
+        stated_results=section.stated_results,
+        reference=recipe.train.reference,
+        planned=recipe.data.iterations,
+        base=ancestor,
+        license=resolve(
+            section.license,
+            section.license_override,
+            _sources(recipe, iterations, ancestor, base, lookup or hub_license),
+        ),
+        architecture=_architecture(model),
+        prompt=prompt_facts(recipe, model) if model is not None else None,
+        pictures=list(pictures),
+        citations=[*_citations(recipe, iterations, evaluations, ancestor)],
+        predecessor=section.predecessor,
+        made_by=f"kto-release {__version__}",
+        weights=weights,
+        iterations=list(iterations),
+        evaluations=list(evaluations),
+    )
+
+
+def _data_sets(iterations: Sequence[IterationRecord]) -> list[str]:
+    """Hub ids among the sources; file names are recorded without folders, so only Hub ids hold a slash."""
+    found: dict[str, None] = {}
+    for record in iterations:
+        found.update(dict.fromkeys(name for name in record.partition.source if _on_hub(record, name)))
+    return [*found]
+
+
+def _on_hub(record: IterationRecord, source: str) -> bool:
+    return source in record.partition.licenses or "/" in source
+
+
+def trace(parent: ModelFacts, base: LocalModel | None) -> BaseFacts:
+    """The nearest ancestor on the Hub of the model that the first iteration started from."""
+    hub_id = parent.hub_id or (base.hub_id if base else None)
+    traced = None if hub_id or base is None else _ancestor(base.path)
+    return BaseFacts(
+        name=parent.name if parent.name != "initial" else (parent.hub_id or (base.name if base else parent.name)),
+        hub_id=hub_id or traced,
+        revision=parent.revision,
+        traced=traced is not None,
+        sha256=parent.sha256,
+        parameters=parent.parameters,
+    )
+
+
+def _ancestor(folder: Path) -> str | None:
+    """What a local model's own card names as its base; or what the run recorded whose iteration it is."""
+    stated = _metadata(folder / "README.md").get("base_model")
+    if isinstance(stated, list) and len(stated) == 1:
+        stated = stated[0]
+    if isinstance(stated, str) and stated.count("/") == 1 and not stated.startswith((".", "/")):
+        return stated
+    first = folder.resolve().parent.parent / "iteration-1" / "record.json"
+    record = read_record(first, IterationRecord) if first.is_file() else None
+    return record.parent.hub_id if record else None
+
+
+def _sources(
+    recipe: Recipe,
+    iterations: Sequence[IterationRecord],
+    ancestor: BaseFacts,
+    base: LocalModel | None,
+    lookup: LicenseLookup,
+) -> list[LicenseSource]:
+    stated = license_in(base.path / "README.md") if base else None
+    if stated is None and ancestor.hub_id is not None:
+        stated = lookup(ancestor.hub_id, ancestor.revision)
+    stated = stated or CardLicense(None)
+    sources = [
+        LicenseSource(
+            part="base model",
+            name=ancestor.hub_id or ancestor.name,
+            id=stated.id,
+            license_name=stated.name,
+            license_link=stated.link,
+        )
+    ]
+    data: dict[str, str | None] = {}
+    for record in iterations:
+        for name in record.partition.source:
+            local = recipe.release.data_license
+            data[name] = record.partition.licenses.get(name) if _on_hub(record, name) else local
+    return sources + [LicenseSource(part="data", name=name, id=license_id) for name, license_id in data.items()]
+
+
+def hub_license(hub_id: str, revision: str | None) -> CardLicense | None:
+    """The licence on a model's card: from the cache, else from the Hub; None where neither has it."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(hub_id, "README.md", revision=revision)
+        readme = cached if isinstance(cached, str) else hf_hub_download(hub_id, "README.md", revision=revision)
+    except (OSError, HfHubHTTPError, HFValidationError):  # OSError: no network, or no such file
+        return None
+    return card_license(_metadata(Path(readme)))
+
+
+def _metadata(readme: Path) -> dict[str, Any]:
+    from huggingface_hub import metadata_load
+    from yaml import YAMLError
+
+    try:
+        return metadata_load(readme) or {}
+    except (OSError, ValueError, YAMLError):
+        return {}
+
+
+def _architecture(model: Path | None) -> Architecture:
+    try:
+        config = json.loads((model / "config.json").read_bytes()) if model else {}
+    except (OSError, ValueError):
+        config = {}
+    names, context = config.get("architectures"), config.get("max_position_embeddings")
+    return Architecture(
+        name=names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None,
+        context=context if isinstance(context, int) else None,
+    )
+
+
+def prompt_facts(recipe: Recipe, model: Path) -> PromptFacts | None:
+    """How the tokenizer in `model` renders the sample conversation; None where it has no chat template."""
+    tokenizer = load_tokenizer(
+        LocalModel(model, recipe.name, None, None), trust_remote_code=recipe.model.trust_remote_code
+    )
+    if not tokenizer.chat_template:
+        return None
+    trained, published = recipe.model.template, recipe.release.template or recipe.model.template
+    messages = [{"role": role, "content": content} for role, content in SAMPLE]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    bos = tokenizer.bos_token
+    printed = bool(bos) and text.startswith(bos)
+    plain = tokenizer("cake").input_ids
+    return PromptFacts(
+        template=Path(published).stem,
+        trained_with=Path(trained).stem,
+        replaced=published != trained,
+        text=text.removeprefix(bos).lstrip(" ") if printed else text,
+        bos=bos if printed else None,
+        tokenizer_adds_bos=bool(plain) and plain[0] == tokenizer.bos_token_id,
+        ends_with_eos=bool(tokenizer.eos_token) and text.rstrip("\n").endswith(tokenizer.eos_token),
+        system=_system_message(tokenizer, messages),
+        stop=_stop_tokens(tokenizer, model),
+    )
+
+
+def _system_message(tokenizer: Any, messages: list[dict[str, str]]) -> Literal["supported", "refused", "ignored"]:
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template([{"role": "system", "content": SYSTEM}, *messages], tokenize=False)
+    except (TemplateError, ValueError):
+        return "refused"
+    return "supported" if SYSTEM in text else "ignored"
+
+
+def _stop_tokens(tokenizer: Any, model: Path) -> list[str]:
+    try:
+        ids = json.loads((model / "generation_config.json").read_bytes()).get("eos_token_id")
+    except (OSError, ValueError, AttributeError):
+        ids = None
+    ids = tokenizer.eos_token_id if ids is None else ids
+    wanted = ids if isinstance(ids, list) else [ids]
+    return [str(tokenizer.convert_ids_to_tokens(number)) for number in wanted if isinstance(number, int)]
+
+
+def _citations(
+    recipe: Recipe, iterations: Sequence[IterationRecord], evaluations: Sequence[EvalRecord], ancestor: BaseFacts
+) -> Iterator[str]:
+    names = ["kto", "halos"]
+    names += [name for begin, name in MODEL_CITATIONS.items() if (ancestor.hub_id or "").startswith(begin)]
+    for data in _data_sets(iterations):
+        names += DATA_CITATIONS.get(data, [])
+    names += [TEMPLATE_CITATIONS[name] for name in (recipe.model.template,) if name in TEMPLATE_CITATIONS]
+    adapters = [record.training.lora for record in iterations if record.training.lora]
+    names += ["lora"] * bool(adapters) + ["qlora"] * any(adapter.get("quantize") for adapter in adapters)
+    if evaluations or recipe.release.stated_results:
+        names.append("alpaca_eval")
+    if any(record.length_controlled_winrate is not None for record in evaluations):
+        names.append("length_controlled_alpaca_eval")
+    for name in dict.fromkeys([*names, *recipe.release.citations]):
+        yield citation(name)
