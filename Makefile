@@ -1,0 +1,43 @@
+# Two commands do everything: `make demo` and `make test`. Both make the environment first, once.
+PYTHON ?= python3
+BIN := .venv/bin
+SHELL := /bin/bash
+
+.PHONY: help install demo test check bench-train clean
+
+help:
+	@echo "make demo         install, and run the quickstart through train, eval and publish"
+	@echo "make test         install, and run all tests"
+	@echo "make check        lint, format, types, and the tests of the built wheel"
+	@echo "make bench-train  training speed and memory beside TRL's KTOTrainer"
+	@echo "make clean        remove the environment and what was built"
+
+install: .venv/.installed
+
+# Installed again only where the dependencies or the way to install them changed.
+.venv/.installed: pyproject.toml install.sh
+	PYTHON="$(PYTHON)" bash install.sh
+	@touch $@
+
+demo: install
+	$(BIN)/kto-release demo
+
+test: install
+	$(BIN)/kto-release demo --prepare
+	$(BIN)/pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/wheel build/typed && mkdir -p build
+	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . > build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
+	$(BIN)/pip install --quiet --no-deps --no-compile --target build/typed build/wheel/*.whl
+	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kto_release
+	PYTHONPATH="$(CURDIR)/build/typed" KTO_RELEASE_EXPECTED="$(CURDIR)/build/typed" $(BIN)/pytest -q tests/kto_release tests/templates tests/recipes
+
+bench-train: install
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/training.py
+
+clean:
+	rm -rf .venv build dist *.egg-info
