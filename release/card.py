@@ -1,5 +1,6 @@
 """The model card: metadata for the Hub and a text for people, both made of `CardFacts` and of nothing else."""
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -33,8 +34,6 @@ def write_card(folder: Path, facts: CardFacts) -> None:
 
 def render_card(facts: CardFacts) -> str:
     """The whole README.md. Raises `ReleaseError` where its metadata would not be valid on the Hub."""
-    from jinja2 import Environment, StrictUndefined
-
     plain = metadata(facts)
     problems = metadata_problems(plain)
     if problems:
@@ -42,14 +41,7 @@ def render_card(facts: CardFacts) -> str:
             "the card's metadata is not valid:\n" + "\n".join(f"  - {line}" for line in problems),
             todo="mend these keys under `release` in the recipe",
         )
-    # Whatever the template prints is escaped, unless it is Raw: nothing can be forgotten.
-    environment = Environment(  # noqa: S701  the output is Markdown, and `finalize` escapes it
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=markdown.escape
-    )
-    environment.filters.update(
-        code=markdown.code, fence=markdown.fence, paragraphs=markdown.paragraphs, bibtex=_bibtex, shown=shown
-    )
-    body = environment.from_string(card_template()).render(
+    body = _template().render(
         facts=facts,
         link=markdown.link,
         hub=_hub_link,
@@ -64,6 +56,20 @@ def render_card(facts: CardFacts) -> str:
     )
     body = re.sub(r"\n{3,}", "\n\n", body).strip()
     return f"---\n{_yaml(plain)}---\n\n{body}\n"
+
+
+@functools.cache
+def _template() -> Any:
+    """The compiled template. Whatever it prints is escaped unless it is `Raw`: nothing can be forgotten."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(  # noqa: S701  the output is Markdown, and `finalize` escapes it
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=markdown.escape
+    )
+    environment.filters.update(
+        code=markdown.code, fence=markdown.fence, paragraphs=markdown.paragraphs, bibtex=_bibtex, shown=shown
+    )
+    return environment.from_string(card_template())
 
 
 def metadata(facts: CardFacts) -> dict[str, Any]:

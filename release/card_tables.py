@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kto_release.records import EvalRecord, Interval, IterationRecord, LabelCounts
-from kto_release.release.facts import CardFacts
+from kto_release.release.facts import HUB_ID, CardFacts
 from kto_release.release.markdown import Raw, escape, link, table
 
 NOT_MEASURED = "not measured"
@@ -29,7 +29,7 @@ def counts(labels: LabelCounts) -> str:
 
 def source_link(name: str) -> Raw:
     """A data set by its Hub id, or a file by its name."""
-    return link(name, f"https://huggingface.co/datasets/{name}") if "/" in name else Raw(escape(name))
+    return link(name, f"https://huggingface.co/datasets/{name}") if HUB_ID.fullmatch(name) else Raw(escape(name))
 
 
 def rate(record: EvalRecord, key: str) -> str:
@@ -48,7 +48,14 @@ def scales(records: Sequence[EvalRecord]) -> dict[tuple[str, str, str], list[Eva
         judge = f"{record.judge.name} {record.judge.prompt_sha256} {record.judge.swap}"
         key = record.instructions_sha256, record.reference_sha256, judge
         found.setdefault(key, []).append(record)
-    return found
+    return {key: sorted(same, key=_age) for key, same in found.items()}
+
+
+def _age(record: EvalRecord) -> tuple[int, str]:
+    """The initial model first, then the iterations in order, then everything else."""
+    name = record.model.name if record.model else ""
+    number = name.removeprefix("iteration-")
+    return (int(number) if number.isdigit() else 0 if name == "initial" else 10**9), name
 
 
 def iteration_table(facts: CardFacts) -> Raw:
@@ -117,7 +124,7 @@ def evaluation_tables(facts: CardFacts) -> list[dict[str, object]]:
     for same in scales(facts.evaluations).values():
         rows = [
             [
-                record.model.name if record.model else "recorded answers",
+                _who(record, facts),
                 rate(record, "win_rate"),
                 rate(record, "length_controlled_winrate"),
                 f"{record.n_total:,}",
@@ -134,8 +141,31 @@ def evaluation_tables(facts: CardFacts) -> list[dict[str, object]]:
             "missing or failed",
             "mean length (characters)",
         ]
-        found.append({"record": same[-1], "table": table(columns, rows), "reasons": _reasons(same)})
+        found.append(
+            {
+                "record": same[-1],
+                "table": table(columns, rows),
+                "reasons": _reasons(same),
+                "flagged": [f"{number} {kind}" for kind, number in same[-1].screening.items() if number],
+                "estimated": _estimated(same[-1]),
+            }
+        )
     return found
+
+
+def _who(record: EvalRecord, facts: CardFacts) -> str | Raw:
+    if record.model is None:
+        return "recorded answers"
+    published = record.model.name == facts.last.model.name
+    return Raw(f"**{escape(record.model.name)}** (this model)") if published else record.model.name
+
+
+def _estimated(record: EvalRecord) -> str | None:
+    """Every number of a calibration's estimate, under its own name."""
+    if record.estimated is None:
+        return None
+    numbers = [(name, value) for name, value in record.estimated.items() if isinstance(value, int | float)]
+    return "; ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers)
 
 
 def _reasons(same: Sequence[EvalRecord]) -> list[str]:

@@ -4,18 +4,20 @@ What no record holds is None, and the card then says that it was not measured.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from kto_release import __version__
-from kto_release.errors import ReleaseError
+from kto_release.errors import ModelError, ReleaseError
 from kto_release.model_cards import DATA_CITATIONS, MODEL_CITATIONS, TEMPLATE_CITATIONS, citation
 from kto_release.models import LocalModel, load_tokenizer
 from kto_release.recipe import Recipe, StatedResult
 from kto_release.records import EvalRecord, Facts, IterationRecord, ModelFacts, WeightFacts
 from kto_release.release.licenses import CardLicense, LicenseFacts, LicenseSource, card_license, license_in, resolve
 from kto_release.run import read_record
+from kto_release.templates import adds_bos, eos_ids, render_text
 
 SAMPLE = (
     ("user", "Hi! I'm looking for a cake recipe."),
@@ -24,6 +26,9 @@ SAMPLE = (
 )
 """The conversation that a card shows rendered."""
 SYSTEM = "You are a pastry chef."
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+"""namespace/name; the name of a file is recorded without folders, so it holds no slash."""
 
 LicenseLookup = Callable[[str, str | None], CardLicense | None]
 """The licence of a model by Hub id and revision; None where it is not to be had."""
@@ -39,7 +44,7 @@ class BaseFacts(Facts):
     revision: str | None
     """Its commit, where the weights came from there directly."""
     traced: bool
-    """Whether the ancestor was found through a local folder's own card or records."""
+    """Whether the ancestor was found through a local folder's own card or records: the weights may differ from its."""
     sha256: str
     parameters: int
 
@@ -109,6 +114,11 @@ class CardFacts(Facts):
         """The iteration that is published."""
         return self.iterations[-1]
 
+    @property
+    def sources(self) -> list[str]:
+        """Hub ids and file names of all feedback, in the order of the iterations."""
+        return [*dict.fromkeys(name for record in self.iterations for name in record.partition.source)]
+
     def evaluation_of(self, model: str) -> list[EvalRecord]:
         """Evaluations of "initial" or "iteration-N"."""
         return [record for record in self.evaluations if record.model is not None and record.model.name == model]
@@ -167,7 +177,7 @@ def collect_facts(
 
 
 def _data_sets(iterations: Sequence[IterationRecord]) -> list[str]:
-    """Hub ids among the sources; file names are recorded without folders, so only Hub ids hold a slash."""
+    """Hub ids among the sources."""
     found: dict[str, None] = {}
     for record in iterations:
         found.update(dict.fromkeys(name for name in record.partition.source if _on_hub(record, name)))
@@ -175,18 +185,21 @@ def _data_sets(iterations: Sequence[IterationRecord]) -> list[str]:
 
 
 def _on_hub(record: IterationRecord, source: str) -> bool:
-    return source in record.partition.licenses or "/" in source
+    return source in record.partition.licenses or HUB_ID.fullmatch(source) is not None
 
 
 def trace(parent: ModelFacts, base: LocalModel | None) -> BaseFacts:
     """The nearest ancestor on the Hub of the model that the first iteration started from."""
     hub_id = parent.hub_id or (base.hub_id if base else None)
-    traced = None if hub_id or base is None else _ancestor(base.path)
+    ancestor = _ancestor(base.path) if base else None
+    # A Hub model that names itself as its base is a converted copy of it, such as the one that the demo makes.
+    traced = ancestor is not None and hub_id in (None, ancestor)
+    local = base.name if base else parent.name
     return BaseFacts(
-        name=parent.name if parent.name != "initial" else (parent.hub_id or (base.name if base else parent.name)),
-        hub_id=hub_id or traced,
+        name=parent.hub_id or (local if parent.name == "initial" else parent.name),
+        hub_id=hub_id or ancestor,
         revision=parent.revision,
-        traced=traced is not None,
+        traced=traced,
         sha256=parent.sha256,
         parameters=parent.parameters,
     )
@@ -197,7 +210,7 @@ def _ancestor(folder: Path) -> str | None:
     stated = _metadata(folder / "README.md").get("base_model")
     if isinstance(stated, list) and len(stated) == 1:
         stated = stated[0]
-    if isinstance(stated, str) and stated.count("/") == 1 and not stated.startswith((".", "/")):
+    if isinstance(stated, str) and HUB_ID.fullmatch(stated):
         return stated
     first = folder.resolve().parent.parent / "iteration-1" / "record.json"
     record = read_record(first, IterationRecord) if first.is_file() else None
@@ -276,17 +289,16 @@ def prompt_facts(recipe: Recipe, model: Path) -> PromptFacts | None:
         return None
     trained, published = recipe.model.template, recipe.release.template or recipe.model.template
     messages = [{"role": role, "content": content} for role, content in SAMPLE]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = render_text(tokenizer, messages, prompt=True)
     bos = tokenizer.bos_token
     printed = bool(bos) and text.startswith(bos)
-    plain = tokenizer("cake").input_ids
     return PromptFacts(
         template=Path(published).stem,
         trained_with=Path(trained).stem,
         replaced=published != trained,
         text=text.removeprefix(bos).lstrip(" ") if printed else text,
         bos=bos if printed else None,
-        tokenizer_adds_bos=bool(plain) and plain[0] == tokenizer.bos_token_id,
+        tokenizer_adds_bos=adds_bos(tokenizer),
         ends_with_eos=bool(tokenizer.eos_token) and text.rstrip("\n").endswith(tokenizer.eos_token),
         system=_system_message(tokenizer, messages),
         stop=_stop_tokens(tokenizer, model),
@@ -294,23 +306,18 @@ def prompt_facts(recipe: Recipe, model: Path) -> PromptFacts | None:
 
 
 def _system_message(tokenizer: Any, messages: list[dict[str, str]]) -> Literal["supported", "refused", "ignored"]:
-    from jinja2 import TemplateError
-
     try:
-        text = tokenizer.apply_chat_template([{"role": "system", "content": SYSTEM}, *messages], tokenize=False)
-    except (TemplateError, ValueError):
+        text = render_text(tokenizer, [{"role": "system", "content": SYSTEM}, *messages], prompt=True)
+    except ModelError:
         return "refused"
     return "supported" if SYSTEM in text else "ignored"
 
 
 def _stop_tokens(tokenizer: Any, model: Path) -> list[str]:
     try:
-        ids = json.loads((model / "generation_config.json").read_bytes()).get("eos_token_id")
-    except (OSError, ValueError, AttributeError):
-        ids = None
-    ids = tokenizer.eos_token_id if ids is None else ids
-    wanted = ids if isinstance(ids, list) else [ids]
-    return [str(tokenizer.convert_ids_to_tokens(number)) for number in wanted if isinstance(number, int)]
+        return [str(tokenizer.convert_ids_to_tokens(number)) for number in eos_ids(model)]
+    except (ModelError, OSError, ValueError):
+        return []
 
 
 def _citations(
