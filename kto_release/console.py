@@ -3,6 +3,8 @@
 Text from models, data or the Hub is never read as markup: everything goes through `Text` or `markup=False`.
 """
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,8 +21,12 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+"""Columns where there is no terminal that says how many it has: enough for our tables in a log file."""
+
+# Of many ranks of one training only the first one talks; errors come from all.
+out = Console(highlight=False, soft_wrap=True, width=WIDTH, quiet=os.environ.get("RANK", "0") != "0")
+err = Console(stderr=True, highlight=False, soft_wrap=True, width=WIDTH)
 
 
 def say(message: str = "", style: str | None = None) -> None:

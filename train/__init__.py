@@ -12,15 +12,15 @@ def train(run: Run) -> list[IterationRecord]:
 
     Whatever interrupts it, the same call goes on from where it was. Raises `KtoReleaseError` subclasses.
     """
-    from accelerate import PartialState
 
     from kto_release.train import curves
+    from kto_release.train.arithmetic import process_state
     from kto_release.train.chain import prepare
     from kto_release.train.iterations import run_iteration, stopped_by
     from kto_release.train.quiet import quiet_libraries
 
     quiet_libraries()
-    state = PartialState()
+    state = process_state()
     with run.lock(hold=state.is_main_process):
         with state.main_process_first():
             run.create()

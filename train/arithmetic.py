@@ -25,6 +25,14 @@ def resolve_precision(train: TrainSection) -> str:
     return train.precision
 
 
+def process_state() -> Any:
+    """Accelerate's view of this process among the others: rank, barriers, which one is the main process."""
+    from accelerate import PartialState
+
+    # Without a GPU accelerate starts gloo only where it is told that the CPU is meant.
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def hardware() -> str:
     """The devices of this process's machine, for records."""
     if torch.cuda.is_available():

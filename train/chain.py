@@ -135,7 +135,7 @@ def _show(facts: dict[str, PartitionFacts]) -> None:
         )
     console.table(
         "Feedback",
-        ["", "partition", "prompts", "liked", "disliked", "dropped", "cut", "duplicates", "tokens", "longest"],
+        ["", "partition", "prompts", "liked", "disliked", "dropped", "cut", "twice", "tokens", "longest"],
         rows,
     )
     for name, partition in facts.items():

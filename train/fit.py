@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
+from kto_release import console
 from kto_release.recipe import ModelSection, TrainSection
 from kto_release.train import checkpoints, reference
 from kto_release.train.arithmetic import load_model
@@ -53,10 +54,17 @@ def fit(job: Job, model_section: ModelSection, train: TrainSection, tokenizer: A
         [],
     )
     trainer.remove_callback(PrinterCallback)
+    if trainer.accelerator.num_processes > 1 and trainer.accelerator.is_main_process:
+        kind = "FSDP2" if trainer.accelerator.is_fsdp2 else trainer.accelerator.distributed_type.value
+        console.say(f"{trainer.accelerator.num_processes} processes, {kind}")
     resumed = checkpoints.newest(job.folder / "checkpoints")
     done = int(resumed.name.removeprefix("checkpoint-")) if resumed else 0
-    trainer.add_callback(MetricsCallback(job.folder / "metrics.jsonl", job.title, done))
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    metrics = MetricsCallback(job.folder / "metrics.jsonl", job.title, done)
+    trainer.add_callback(metrics)
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    finally:
+        metrics.close()
     _save(trainer, job, model_section, train, tokenizer, target)
     trainer.accelerator.free_memory()
     del trainer, model

@@ -2,15 +2,13 @@
 
 import shutil
 
-from accelerate import PartialState
-
 from kto_release import console
 from kto_release.errors import RunError
 from kto_release.models import stored_weights
 from kto_release.recipe import StopRule, sha256_of
 from kto_release.records import IterationRecord, ModelFacts, Probe, TrainingFacts
 from kto_release.run import environment, now, read_jsonl, weights_digest, write_record
-from kto_release.train.arithmetic import hardware, resolve_precision
+from kto_release.train.arithmetic import hardware, process_state, resolve_precision
 from kto_release.train.chain import Chain
 from kto_release.train.feedback import input_digests
 from kto_release.train.fit import Job, fit
@@ -24,7 +22,7 @@ hardware. On one machine the difference is 0."""
 
 def run_iteration(chain: Chain, number: int) -> IterationRecord:
     """Iteration `number`, from 1: from its parent's weights to its record. A finished one is returned as it is."""
-    run, state = chain.run, PartialState()
+    run, state = chain.run, process_state()
     done = run.iteration_record(number)
     if done is not None:
         console.say(f"Iteration {number} is finished: skipped.")
@@ -186,7 +184,7 @@ def _finish(
         training=_training_facts(chain, number, work, precision),
         probe=probe,
         logprobs=prober.check_logps(model_path, _check_tokens(chain, number)),
-        environment=environment(hardware(), PartialState().num_processes),
+        environment=environment(hardware(), process_state().num_processes),
     )
     write_record(folder / "record.json", record)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

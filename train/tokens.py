@@ -20,7 +20,7 @@ from kto_release.errors import DataError, RunError
 from kto_release.recipe import DataSection, TrainSection
 from kto_release.records import LabelCounts, PartitionFacts
 from kto_release.run import read_record, write_record
-from kto_release.templates import render_feedback
+from kto_release.templates import Rendered, render_feedback
 from kto_release.train.feedback import Partition, Row, prompt_digest, read
 
 ROWS_AT_ONCE = 1000
@@ -94,12 +94,11 @@ class _Writer:
         self.prompt_file = (folder / "prompt_ids.bin").open("wb")
         self.completion_file = (folder / "completion_ids.bin").open("wb")
 
-    def add(
-        self, where: str, row: int, digest: bytes, prompt: list[int], completion: list[int] | None, desirable: bool
-    ) -> None:
+    def add(self, where: str, row: int, digest: bytes, ids: Rendered, desirable: bool) -> None:
         limit = self.train.max_length
+        prompt, completion = ids.prompt_ids, ids.completion_ids
         if completion is None:
-            return self._drop("answer merges with prompt", desirable)
+            return self._drop(ids.problem or "not rendered", desirable)
         if len(prompt) >= limit:
             return self._refuse_or_drop("prompt too long", where, len(prompt), desirable)
         if len(prompt) + len(completion) > limit:
@@ -216,7 +215,7 @@ def _write(writer: _Writer, rows: Sequence[Row], tokenizer: Any, first: int) -> 
     rendered = render_feedback(tokenizer, [(feedback.messages, feedback.completion) for _, _, feedback in flat])
     for (where, number, feedback), ids in zip(flat, rendered, strict=True):
         digest = prompt_digest(feedback.prompt)
-        writer.add(where, number, digest, ids.prompt_ids, ids.completion_ids, feedback.desirable)
+        writer.add(where, number, digest, ids, feedback.desirable)
     return len(rows)
 
 
