@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports a library that reads these at import.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: more threads only wait for each other
 REAL_CACHE = os.environ.get("KTO_RELEASE_CACHE") or str(
     Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kto-release"
 )

@@ -45,8 +45,11 @@ def kto_losses(
         desirable_weight: lambda_D.
         undesirable_weight: lambda_U.
     """
-    sign_B = torch.where(desirable_B, 1.0, -1.0).to(rewards_B.dtype)
-    weight_B = torch.where(desirable_B, desirable_weight, undesirable_weight).to(rewards_B.dtype)
+    # new_tensor, since torch.where makes fp32 of Python numbers whatever the rewards are.
+    sign_B = torch.where(desirable_B, rewards_B.new_tensor(1.0), rewards_B.new_tensor(-1.0))
+    weight_B = torch.where(
+        desirable_B, rewards_B.new_tensor(desirable_weight), rewards_B.new_tensor(undesirable_weight)
+    )
     # 1 - sigma(x) = sigma(-x), which keeps its digits where sigma(x) is close to 1.
     return weight_B * torch.sigmoid(-beta * sign_B * (rewards_B - z))
 
