@@ -6,7 +6,7 @@ Nothing heavy is imported before a command runs: `kto-release --help` must answe
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -68,7 +68,7 @@ def train(
     from kto_release.run import Run
 
     loaded = load_recipe(recipe, overrides or [])
-    if launch is not None:
+    if launch is not None and not dry_run:
         from kto_release.train.launch import launch as launch_processes
 
         launch_processes(launch, recipe, overrides or [], runs)
@@ -77,7 +77,7 @@ def train(
 
     run = Run.open(loaded, runs)
     if dry_run:
-        stage.plan(run)
+        stage.plan(run, launch)
     else:
         stage.train(run)
 
@@ -112,13 +112,88 @@ def publish(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show exactly what would be sent, and send nothing.")
     ] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make the repository public, once all is there and verified.")
+    ] = False,
+    gated: Annotated[Literal["auto", "manual"] | None, typer.Option(help="Let readers ask for access.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Tag the release, for example v1.0.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch to publish to, instead of main.")] = None,
+    pull_request: Annotated[
+        bool, typer.Option("--pr", help="Leave the release as a pull request that a person merges.")
+    ] = False,
+    read_back: Annotated[
+        bool, typer.Option("--read-back", help="Download the weights again to verify them, not only the small files.")
+    ] = False,
+    require: Annotated[
+        list[str] | None, typer.Option(help="Refuse unless this check has passed.", metavar="CHECK")
+    ] = None,
+    replace_template: Annotated[
+        bool, typer.Option("--replace-template", help="Publish another chat template than the one trained with.")
+    ] = False,
+    iteration: Annotated[
+        int | None, typer.Option(help="Publish this iteration, on a branch of its own.", metavar="N")
+    ] = None,
+    each_iteration: Annotated[
+        bool, typer.Option("--each-iteration", help="Publish the earlier iterations too, each on a branch of its own.")
+    ] = False,
+    sign_key: Annotated[
+        Path | None, typer.Option(help="Sign with this private key (PEM, elliptic curve).", metavar="FILE")
+    ] = None,
+    sign_certificate: Annotated[
+        Path | None, typer.Option(help="Sign with the key and this certificate of it.", metavar="FILE")
+    ] = None,
+    sign_chain: Annotated[list[Path] | None, typer.Option(help="The certificates above it.", metavar="FILE")] = None,
+    sign_sigstore: Annotated[
+        bool, typer.Option("--sign-sigstore", help="Sign with the identity of this CI job, by Sigstore.")
+    ] = False,
 ) -> None:
     """Assemble the bundle with template, card and manifest, check it, and push it to the Hub."""
     from kto_release import release as stage
     from kto_release.recipe import load_recipe
+    from kto_release.release.options import Options, sign_with
     from kto_release.run import Run
 
-    stage.publish(Run.open(load_recipe(recipe, overrides or []), runs), dry_run=dry_run)
+    options = Options(
+        public=public,
+        gated=gated,
+        tag=tag,
+        revision=revision,
+        pull_request=pull_request,
+        read_back=read_back,
+        require=tuple(require or []),
+        replace_template=replace_template,
+        iteration=iteration,
+        each_iteration=each_iteration,
+        sign=sign_with(sign_key, sign_certificate, sign_chain or [], sigstore=sign_sigstore),
+    )
+    stage.publish(Run.open(load_recipe(recipe, overrides or []), runs), dry_run=dry_run, options=options)
+
+
+@app.command()
+def verify(
+    where: Annotated[str, typer.Argument(help="A folder, or a repository on the Hub.", metavar="REPO_OR_DIR")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
+    rescore: Annotated[
+        bool, typer.Option("--rescore", help="Compute the scores again from the released judgements.")
+    ] = False,
+    lc_data: Annotated[
+        Path | None, typer.Option(help="AlpacaEval's df_gamed.csv, for --rescore without the Hub.", metavar="FILE")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="The maker's public key (PEM): is the signature theirs?", metavar="FILE")
+    ] = None,
+    certificate_chain: Annotated[
+        list[Path] | None, typer.Option(help="Certificates that you trust to vouch for the signer.", metavar="FILE")
+    ] = None,
+    identity: Annotated[str | None, typer.Option(help="The signer's Sigstore identity; with --issuer.")] = None,
+    issuer: Annotated[str | None, typer.Option(help="Who vouches for that identity, a URL.")] = None,
+) -> None:
+    """Check a release that you received: manifest, hashes, signature, template, and the card against the records."""
+    from kto_release import release as stage
+    from kto_release.release.options import trust_in
+
+    trust = trust_in(key, certificate_chain or [], identity, issuer)
+    stage.verify(where, revision=revision, rescore=rescore, lc_data=lc_data, trust=trust)
 
 
 @app.command()

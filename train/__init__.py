@@ -1,6 +1,7 @@
 """Training: iterative KTO, each iteration over its own partition, each one's model the reference of the next."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from kto_release import console
 from kto_release.records import IterationRecord, Probe
@@ -38,6 +39,20 @@ def train(run: Run) -> list[IterationRecord]:
             console.say(f"Curves: {picture}")
             console.say(f"Model:  {run.iteration(len(records)) / 'model'}")
     return records
+
+
+def plan(run: Run, launch: Path | None = None) -> None:
+    """Show what `train` would do, without writing or training anything.
+
+    Args:
+        run: the run.
+        launch: an accelerate configuration, for the memory estimate.
+    """
+    from kto_release.train.dry_run import show_plan
+    from kto_release.train.quiet import quiet_libraries
+
+    quiet_libraries()
+    show_plan(run, launch)
 
 
 def _show(records: Sequence[IterationRecord]) -> None:

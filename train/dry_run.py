@@ -1,0 +1,140 @@
+"""`train --dry-run`: what would happen, as far as it can be known without writing or training anything."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kto_release import console
+from kto_release.errors import DataError, ModelError
+from kto_release.models import locate
+from kto_release.run import Run
+from kto_release.train.arithmetic import resolve_precision
+from kto_release.train.chain import open_tokenizer
+from kto_release.train.feedback import find_partitions
+from kto_release.train.memory import GIB, estimate, read_devices
+from kto_release.train.plan import Work, work_of
+from kto_release.train.tokens import Tokens, tokenize
+
+SAMPLES = 2
+SHOWN_IDS = 12
+
+
+def show_plan(run: Run, launch: Path | None = None) -> None:
+    """Print the plan. What can't be reached is named in one line each, and the rest is shown all the same."""
+    recipe = run.recipe
+    train = recipe.train
+    console.heading(f"Plan of {recipe.name}")
+    console.say(f"model      {recipe.model.base}, template {recipe.model.template}")
+    console.say(
+        f"feedback   {', '.join(Path(source).name if Path(source).is_absolute() else source for source in recipe.data.sources)}"
+    )
+    console.say(f"iterations {recipe.data.iterations}, reference: {train.reference}")
+    how = "all weights in fp32" if train.lora is None else f"LoRA of rank {train.lora.rank}"
+    console.say(
+        f"training   {how}, beta {train.beta:g}, learning rate {train.learning_rate:g}, {train.batch_size} feedback per "
+        f"step, {train.epochs} epoch{'s' if train.epochs > 1 else ''}, max_length {train.max_length}"
+    )
+    done = len(run.iteration_records())
+    if done:
+        console.say(f"finished   {done} of {recipe.data.iterations} iterations: they would be skipped")
+    tokenizer = _reach(lambda: _memory_and_tokenizer(run, launch))
+    if tokenizer is None:
+        _reach(lambda: _count_rows(run))
+    else:
+        _reach(lambda: _feedback(run, tokenizer))
+
+
+def _reach(step: Any) -> Any:
+    try:
+        return step()
+    except (ModelError, DataError) as error:
+        console.warn(f"not shown: {error.problem.splitlines()[0]}")
+        return None
+
+
+def _memory_and_tokenizer(run: Run, launch: Path | None) -> Any:
+    from transformers import AutoConfig
+
+    recipe = run.recipe
+    base = locate(recipe.model.base, recipe.model.revision, config_only=True)
+    config = AutoConfig.from_pretrained(base.path, trust_remote_code=recipe.model.trust_remote_code)
+    precision = resolve_precision(recipe.train)
+    checkpointing = bool(recipe.train.gradient_checkpointing)
+    devices = read_devices(launch)
+    found = estimate(config, recipe.train, devices, bf16=precision == "bf16", checkpointing=checkpointing)
+    parts = ", ".join(f"{name} {value / GIB:.1f}" for name, value in found._asdict().items())
+    console.say(f"memory     about {found.total() / GIB:.1f} GiB per device ({devices.name}): {parts}")
+    tokenizer, _ = open_tokenizer(run, base)
+    return tokenizer
+
+
+def _count_rows(run: Run) -> None:
+    found = find_partitions(run.recipe.data)
+    console.say(f"partitions {', '.join(partition.name for partition in found.iterations)}")
+
+
+def _feedback(run: Run, tokenizer: Any) -> None:
+    recipe = run.recipe
+    found = find_partitions(recipe.data)
+    rows = []
+    sample = None
+    with tempfile.TemporaryDirectory(prefix="kto-release-") as scratch:
+        for number, partition in enumerate(found.iterations, 1):
+            folder = Path(scratch) / str(number)
+            tokens = tokenize(folder, partition, recipe.data, recipe.train, tokenizer, "dry run")
+            work = work_of(tokens, recipe.train, number)
+            kept = tokens.facts.kept
+            rows.append(
+                [
+                    number,
+                    partition.name,
+                    tokens.facts.prompts,
+                    kept.desirable,
+                    kept.undesirable,
+                    sum(c.desirable + c.undesirable for c in tokens.facts.dropped.values()),
+                    f"{tokens.facts.tokens:,}",
+                    len(work.batches),
+                    f"{work.weights.desirable:.4g}",
+                ]
+            )
+            sample = sample or (tokens, work)
+        console.table(
+            "Iterations",
+            ["", "partition", "prompts", "liked", "disliked", "dropped", "tokens", "steps", "desirable weight"],
+            rows,
+        )
+        console.say("padding tokens: 0 (prompts are shared by their completions, and packs are laid end to end)")
+        if sample is not None:
+            _samples(*sample, tokenizer, recipe.train.max_length)
+
+
+def _samples(tokens: Tokens, work: Work, tokenizer: Any, max_length: int) -> None:
+    """The first rows of the first step: ids, what is trained on, tree and KL partner."""
+    console.heading("The first rows of the first step")
+    batch = work.batches[0]
+    for feedback, partner in list(zip(batch.feedback_B.tolist(), batch.partner_B.tolist(), strict=True))[:SAMPLES]:
+        prompt_number = int(tokens.prompt_F[feedback])
+        prompt, completion = tokens.prompt(prompt_number), tokens.completion(feedback)
+        siblings = int((tokens.prompt_F == prompt_number).sum())
+        label = "desirable" if tokens.desirable_F[feedback] else "undesirable"
+        console.say()
+        console.say(f"row {tokens.row_F[feedback] + 1}, {label}; its prompt is shared by {siblings} completions")
+        console.say(f"  prompt, {len(prompt)} tokens, not trained on: {_ids(prompt)}")
+        console.say(f"    {tokenizer.decode(prompt)!r}")
+        console.say(
+            f"  completion, {len(completion)} tokens at positions {len(prompt)} to {len(prompt) + len(completion) - 1}, all trained on: {_ids(completion)}"
+        )
+        console.say(f"    {tokenizer.decode(completion)!r}")
+        other = tokens.partner(prompt_number, partner, max_length)
+        console.say(f"  KL partner, {len(other)} tokens of row {tokens.row_F[partner] + 1}: {_ids(other)}")
+        console.say(f"    {tokenizer.decode(other)!r}")
+
+
+def _ids(ids: Any) -> str:
+    plain = np.asarray(ids).tolist()
+    if len(plain) <= SHOWN_IDS:
+        return str(plain)
+    half = SHOWN_IDS // 2
+    return f"[{', '.join(map(str, plain[:half]))}, … {', '.join(map(str, plain[-half:]))}]"
