@@ -1,66 +1,75 @@
 """The release: collect → check → render → bundle → push → verify.
 
-`publish` is the story of the stage. Everything is proved before the first byte leaves; a dry run sends nothing.
+`publish` is the story of the stage: everything is proved before the first byte leaves, and a dry run sends nothing.
+`verify` is for whoever receives the release.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kto_release import console
 from kto_release.errors import ReleaseError
 from kto_release.records import ReleaseRecord
-from kto_release.release.bundle import build, collect
-from kto_release.release.manifest import MANIFEST, read_manifest
+from kto_release.release.bundle import Bundle, build
+from kto_release.release.collect import Material, collect
+from kto_release.release.manifest import MANIFEST
 from kto_release.release.options import Options, Target, target_of
-from kto_release.release.show import show_bundle, show_missing, show_target
+from kto_release.release.show import show_bundle, show_checked, show_missing, show_published, show_target
+from kto_release.release.signing import Trust
 from kto_release.run import Run, environment, file_sha256, now, read_record, write_record
 
-if TYPE_CHECKING:
-    from kto_release.release.hub import Pushed
-
-__all__ = ["Options", "publish"]
+__all__ = ["Options", "publish", "verify"]
 
 
 def publish(run: Run, *, dry_run: bool = False, options: Options | None = None) -> None:
-    """Make the bundle of the run's last iteration, check it, and push it to the Hub; `dry_run` sends nothing.
+    """Make the bundle of an iteration (the last one), check it, and push it to the Hub; `dry_run` sends nothing.
 
-    Raises `ReleaseError` where a check fails, `HubError` where the Hub refuses.
+    Raises `ReleaseError` where something is missing or a check fails, `HubError` where the Hub refuses.
     """
-    from huggingface_hub import constants
-
-    from kto_release.release.hub import push
-
     options = options or Options()
     target = target_of(run.recipe.release, options)
-    material = collect(run)
-    if not material.iterations or material.base is None:
+    material = collect(run, options.iteration)
+    if not material.ready:
         if not dry_run:
             raise ReleaseError(
                 "there is nothing to publish yet:\n" + "\n".join(f"  - {line}" for line in material.missing),
                 todo="kto-release train, then kto-release eval",
             )
         show_missing(run, material)
-        show_target(target, constants.ENDPOINT)
+        show_target(target)
         return
+    if options.each_iteration and options.iteration is None:
+        for number in range(1, len(material.iterations)):
+            earlier = options._replace(each_iteration=False, iteration=number, revision=None, tag=None)
+            publish(run, dry_run=dry_run, options=earlier)
     with run.lock():
-        bundle = build(run, material)
-        manifest = read_manifest(bundle / MANIFEST)
-        show_bundle(bundle, manifest)
-        show_target(target, constants.ENDPOINT)
+        bundle = build(run, material, options)
+        show_bundle(bundle.path, bundle.manifest)
+        show_target(target)
+        refuse(material, dry_run=dry_run)
         if dry_run:
             console.say("Nothing was sent.")
-            return
-        if target is None:
-            raise ReleaseError("the recipe has no release.repo_id", expected="namespace/name", todo="add it")
-        pushed = push(bundle, manifest.digest, target)
-        _record(run, bundle, target, pushed)
+        elif target is not None:
+            send(material, bundle, target)
 
 
-def _record(run: Run, bundle: Path, target: Target, pushed: "Pushed") -> None:
-    """Write release/record.json, unless it says the same already, and say where the release is."""
+def refuse(material: Material, *, dry_run: bool) -> None:
+    """Stop where the run lacks something that a release needs; a dry run only says so."""
+    if not material.lacking:
+        return
+    listed = "\n".join(f"  - {line}" for line in material.lacking)
+    if not dry_run:
+        raise ReleaseError(f"this can't be published yet:\n{listed}", todo="complete the run, or the recipe")
+    console.warn(f"this can't be published yet:\n{listed}")
+
+
+def send(material: Material, bundle: Bundle, target: Target) -> None:
+    """Push a checked bundle, and record what was sent and where it is."""
     from huggingface_hub import constants
 
-    files = [path for path in bundle.rglob("*") if path.is_file()]
+    from kto_release.release.hub import push
+
+    pushed = push(bundle.path, bundle.manifest.digest, target)
+    files = [path for path in bundle.path.rglob("*") if path.is_file()]
     record = ReleaseRecord(
         finished=now(),
         repo_id=target.repo_id,
@@ -69,18 +78,37 @@ def _record(run: Run, bundle: Path, target: Target, pushed: "Pushed") -> None:
         tag=target.tag,
         private=target.private,
         pull_request=pushed.pull_request,
-        release_sha256=file_sha256(bundle / MANIFEST),
+        release_sha256=file_sha256(bundle.path / MANIFEST),
         files=len(files),
         bytes=sum(path.stat().st_size for path in files),
         verified=pushed.verified,
         environment=environment(),
     )
-    path = run.release_folder / "record.json"
+    path = material.folder / "record.json"
     old = read_record(path, ReleaseRecord)
-    same = {"finished", "environment", "verified"}
-    if old is None or old.model_dump(exclude=same) != record.model_dump(exclude=same):
+    this_time = {"finished", "environment", "verified"}
+    if old is None or old.model_dump(exclude=this_time) != record.model_dump(exclude=this_time):
         write_record(path, record)
-    where = pushed.pull_request or f"{constants.ENDPOINT}/{target.repo_id}"
-    console.heading("Published" if pushed.changed else "Published already: nothing was changed")
-    console.say(f"  {where} (commit {pushed.commit[:8]})")
-    console.say(f"  {pushed.verified}")
+    show_published(record, changed=pushed.changed)
+
+
+def verify(
+    where: str,
+    *,
+    revision: str | None = None,
+    rescore: bool = False,
+    lc_data: Path | None = None,
+    trust: Trust | None = None,
+) -> None:
+    """Check a release that was received, in a folder or on the Hub. Raises `ReleaseError` that names what is wrong."""
+    from kto_release.release.verify import check_release
+
+    checked = check_release(where, revision=revision, rescore=rescore, lc_data=lc_data, trust=trust)
+    show_checked(where, checked)
+    failed = [item for item in checked if item.state == "failed"]
+    if failed:
+        raise ReleaseError(
+            f"{where!r} is not the release that was made:\n"
+            + "\n".join(f"  - {item.what}: {item.evidence}" for item in failed),
+            todo="don't use this copy; download the release again, or ask its maker",
+        )

@@ -17,11 +17,16 @@ from typing import Any, NamedTuple
 import yaml
 
 from kto_release import __version__
-from kto_release.errors import ModelError, ReleaseError, RunError
-from kto_release.models import LocalModel, locate
+from kto_release.errors import ReleaseError, RunError
+from kto_release.models import LocalModel
 from kto_release.recipe import Recipe
-from kto_release.records import EvalRecord, IterationRecord, WeightFacts
-from kto_release.release.manifest import MANIFEST, Link, Manifest, Result, list_files
+from kto_release.records import WeightFacts
+from kto_release.release.card import write_card
+from kto_release.release.collect import Material
+from kto_release.release.facts import CardFacts, collect_facts
+from kto_release.release.manifest import MANIFEST, SIGNATURE, Link, Manifest, Result, list_files
+from kto_release.release.options import Options
+from kto_release.release.signing import PUBLIC_KEY, sign, write_public_key
 from kto_release.release.weights import prepare_weights
 from kto_release.run import Run, write_atomically
 
@@ -35,6 +40,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "merges.txt",
     "spiece.model",
+    "chat_template.jinja",
 )
 ALLOWED = (
     "README.md",
@@ -46,6 +52,7 @@ ALLOWED = (
     "model.safetensors.index.json",
     *TOKENIZER_FILES,
     "chat_template*.jinja",
+    PUBLIC_KEY,
     "template_test.json",
     "checklist.json",
     "recipe.yaml",
@@ -58,70 +65,66 @@ ALLOWED = (
 """Everything that a release may hold. A signature is added to the finished bundle."""
 
 
-class Material(NamedTuple):
-    """What the run holds for a release, and what it lacks."""
-
-    iterations: list[IterationRecord]
-    evaluations: list[tuple[Path, EvalRecord]]
-    base: LocalModel | None
-    missing: list[str]
-    """What a release needs and the run has not, one line each."""
+LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
+"""Names that a base model's licence text is known by."""
 
 
-def collect(run: Run) -> Material:
-    """Look at the run; nothing is written, and nothing is an error."""
-    iterations = run.iteration_records()
-    planned = run.recipe.data.iterations
-    missing = [
-        f"iteration {number} of {planned} is not trained: kto-release train"
-        for number in range(len(iterations) + 1, planned + 1)
-    ]
-    base = None
-    try:
-        base = locate(run.recipe.model.base, run.recipe.model.revision, config_only=not iterations)
-    except ModelError as error:
-        missing.append(f"the initial model: {error.problem}")
-    if iterations and not (run.iteration(len(iterations)) / "model" / "config.json").is_file():
-        missing.append(f"iteration {len(iterations)} has a record, and its model folder is gone")
-    evaluations = run.eval_records()
-    if not evaluations and run.recipe.eval.judge is not None:
-        missing.append("no evaluation: kto-release eval (the card then says: not measured)")
-    if run.recipe.release.repo_id is None:
-        missing.append("release.repo_id: where to publish to")
-    return Material(iterations, evaluations, base, missing)
+class Bundle(NamedTuple):
+    """A finished bundle."""
+
+    path: Path
+    manifest: Manifest
 
 
-def build(run: Run, material: Material) -> Path:
-    """Build release/bundle from the run's last iteration and return it. Raises `ReleaseError`, `RunError`."""
-    if not material.iterations or material.base is None:
-        raise ReleaseError(
-            "there is nothing to publish yet:\n" + "\n".join(f"  - {line}" for line in material.missing),
-            todo="kto-release train, then kto-release eval",
-        )
-    last = material.iterations[-1]
+def build(run: Run, material: Material, options: Options) -> Bundle:
+    """Build the bundle of the material's last iteration. Raises `ReleaseError`, `RunError`, `ModelError`."""
+    last, base = material.iterations[-1], material.base
+    if base is None:
+        raise ReleaseError("the initial model is not here", todo="mend model.base, or connect to the Hub")
     source = run.path / (last.model.path or "")
     config = _read_json(source / "config.json")
-    weights = prepare_weights(
-        source,
-        material.base.path,
-        run.release_folder / "weights",
-        run.recipe.release.dtype,
-        tied=bool(config.get("tie_word_embeddings")),
-    )
-    if weights.source_sha256 != last.model.sha256:
-        raise RunError(
-            f"the weights in {str(source)!r} are not those that iteration {last.iteration} recorded",
-            expected=f"digest {last.model.sha256}",
-            todo="restore the folder, or remove its record.json to train the iteration again",
-        )
-    with _in_place_of(run.release_folder / "bundle") as folder:
+    weights = _weights(run, material, source, base, tied=bool(config.get("tie_word_embeddings")))
+    done = material.folder / "bundle"
+    with _in_place_of(done) as folder:
         for name in weights.files:
-            _link(run.release_folder / "weights" / name, folder / name)
+            _link(material.folder / "weights" / name, folder / name)
         _write_configuration(source, config, folder, weights)
         _write_records(run, material, folder)
+        if options.sign is not None:
+            write_public_key(folder, options.sign)
+        facts = collect_facts(
+            run.recipe,
+            material.iterations,
+            [record for _, record in material.evaluations],
+            base=base,
+            weights=weights,
+            model=folder,
+            pictures=[f"pictures/{path.name}" for path in sorted((folder / "pictures").glob("*.png"))],
+        )
+        write_card(folder, facts)
+        _copy_license(base, folder, facts)
         _refuse_unlisted(folder)
-        write_atomically(folder / MANIFEST, _manifest(run, material, weights, folder).spelled())
-    return run.release_folder / "bundle"
+        manifest = _manifest(run, material, weights, folder)
+        write_atomically(folder / MANIFEST, manifest.spelled())
+        if options.sign is not None:
+            sign(folder, options.sign, earlier=done / SIGNATURE)
+    return Bundle(done, manifest)
+
+
+def _weights(run: Run, material: Material, source: Path, base: LocalModel, *, tied: bool) -> WeightFacts:
+    last = material.iterations[-1]
+    weights = prepare_weights(source, base.path, material.folder / "weights", run.recipe.release.dtype, tied=tied)
+    for what, found, recorded in (
+        (f"the weights in {str(source)!r}", weights.source_sha256, last.model.sha256),
+        (f"the initial model {base.name!r}", weights.base_sha256, material.iterations[0].parent.sha256),
+    ):
+        if found != recorded:
+            raise RunError(
+                f"{what} are not those that the run was made with (digest {found[:12]}…)",
+                expected=f"digest {recorded[:12]}…, as recorded",
+                todo="restore them; or remove the iteration's record.json to train it again",
+            )
+    return weights
 
 
 @contextmanager
@@ -179,7 +182,7 @@ def _write_records(run: Run, material: Material, folder: Path) -> None:
         )
     for where, evaluation in material.evaluations:
         write_atomically(folder / _record_path(run, where), _json(evaluation.model_dump(mode="json")))
-    for picture in sorted(run.path.glob("*.png")):
+    for picture in sorted(path for path in run.path.glob("*.png") if ".part." not in path.name):
         (folder / "pictures").mkdir(exist_ok=True)
         shutil.copyfile(picture, folder / "pictures" / picture.name)
 
@@ -187,6 +190,14 @@ def _write_records(run: Run, material: Material, folder: Path) -> None:
 def _record_path(run: Run, where: Path) -> str:
     """Where the record of an evaluation stands in the release: eval/a/b/c becomes records/eval--a--b--c.json."""
     return f"records/{'--'.join(where.relative_to(run.path).parts)}.json"
+
+
+def _copy_license(base: LocalModel, folder: Path, facts: CardFacts) -> None:
+    """The base model's licence text, where the release has that licence."""
+    own = [source.id for source in facts.license.sources if source.part == "base model"]
+    texts = [base.path / name for name in LICENSES if (base.path / name).is_file()]
+    if texts and own == [facts.license.id]:
+        shutil.copyfile(texts[0], folder / "LICENSE")
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:

@@ -58,10 +58,10 @@ def push(bundle: Path, digest: str, target: Target, *, endpoint: str | None = No
     with hub.step("creating the repository"):
         hub.create()
         hub.check_tag(goal)
-    if target.pull_request:
-        return hub.propose(goal)
     head = hub.head(target.revision)
     changed = head is None or not hub.holds(head, goal)
+    if changed and target.pull_request:
+        return hub.propose(goal)
     if changed:
         with hub.step("staging the files"):
             staged = hub.stage(goal)
@@ -107,7 +107,7 @@ class Repository:
             yield
         except FAILURES as error:
             problem, todo = explain(error, self.repo_id, self.api.endpoint, self.user)
-            state = self.state if is_unreachable(error) else self.observe()
+            state = self.observe() if self.user and not is_unreachable(error) else self.state
             raise HubError(f"{doing} failed: {problem}\n  on the Hub: {state}", todo=todo) from None
 
     def observe(self) -> str:

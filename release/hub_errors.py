@@ -11,7 +11,6 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
-    RepositoryNotFoundError,
 )
 
 FAILURES: tuple[type[Exception], ...] = (
@@ -24,9 +23,13 @@ FAILURES: tuple[type[Exception], ...] = (
     LocalEntryNotFoundError,
     ConnectionError,  # hf_xet's
     RuntimeError,  # huggingface_hub's own wrapper around a failed upload; hf_xet's
-    ValueError,  # an answer that is no JSON, or not of the agreed form
+    ValueError,  # an answer that is no JSON
+    KeyError,  # an answer that is not of the agreed form
 )
 """What the client throws when the Hub refuses, fails, or can't be reached."""
+
+
+AGAIN = "run the same command again: what has arrived is not sent twice"
 
 
 class Explained(NamedTuple):
@@ -45,47 +48,48 @@ def is_unreachable(error: BaseException) -> bool:
 def explain(error: BaseException, repo_id: str, endpoint: str, user: str) -> Explained:
     """What is wrong and what to do. Never the address of an upload, which may hold a signature, nor a token."""
     cause = _cause(error)
-    login = f"hf auth login, or set HF_TOKEN to a token that may write to {repo_id.split('/', maxsplit=1)[0]}"
-    again = "run the same command again: what has arrived is not sent twice"
-    if isinstance(cause, LocalTokenNotFoundError):
-        return Explained(f"there is no token for {endpoint}", login)
-    if isinstance(cause, OfflineModeIsEnabled):
-        return Explained("offline mode is on (HF_HUB_OFFLINE)", "unset HF_HUB_OFFLINE")
-    if isinstance(cause, HFValidationError):
-        return Explained(f"{repo_id!r} can't be the name of a repository: {_line(cause)}", "mend release.repo_id")
     if isinstance(cause, HfHubHTTPError):
-        return _explain_status(cause, repo_id, endpoint, user, login, again)
-    if isinstance(cause, httpx2.TimeoutException):
-        return Explained(f"{endpoint} did not answer in time", again)
-    if isinstance(cause, httpx2.HTTPError | ConnectionError | LocalEntryNotFoundError):
-        return Explained(f"the connection to {endpoint} failed: {_line(cause)}", again)
-    return Explained(f"{endpoint} answered in a way that can't be understood: {_line(cause)}", again)
+        return _explain_status(cause, repo_id, endpoint, user)
+    kinds: list[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str]] = [
+        (LocalTokenNotFoundError, f"there is no token for {endpoint}", _login(repo_id)),
+        (OfflineModeIsEnabled, "offline mode is on (HF_HUB_OFFLINE)", "unset HF_HUB_OFFLINE"),
+        (HFValidationError, f"{repo_id!r} can't be a repository's name: {_line(cause)}", "mend release.repo_id"),
+        (httpx2.TimeoutException, f"{endpoint} did not answer in time", AGAIN),
+        (
+            (httpx2.HTTPError, ConnectionError, LocalEntryNotFoundError),
+            f"the connection to {endpoint} failed: {_line(cause)}",
+            AGAIN,
+        ),
+    ]
+    for kind, problem, todo in kinds:
+        if isinstance(cause, kind):
+            return Explained(problem, todo)
+    return Explained(f"{endpoint} answered in a way that can't be understood: {_line(cause)}", AGAIN)
 
 
-def _explain_status(error: HfHubHTTPError, repo_id: str, endpoint: str, user: str, login: str, again: str) -> Explained:
+def _login(repo_id: str) -> str:
+    return f"hf auth login, or set HF_TOKEN to a token that may write to {repo_id.split('/', maxsplit=1)[0]}"
+
+
+def _explain_status(error: HfHubHTTPError, repo_id: str, endpoint: str, user: str) -> Explained:
     status = error.response.status_code
     said = f" ({error.server_message})" if error.server_message else ""
-    me = f"{user!r}" if user else "this token"
     if isinstance(error, GatedRepoError):
         return Explained(f"access to {repo_id} is gated{said}", "ask for access on the Hub")
-    if status == 401 and not user:
-        return Explained(f"{endpoint} does not accept the token{said}", login)
     if status in (401, 403):
-        return Explained(f"{me} has no right to write to {repo_id}{said}", login)
-    if status == 402:
-        return Explained(f"the account must pay for this{said}", "look at the account's billing page")
-    if isinstance(error, RepositoryNotFoundError) or status == 404:
-        return Explained(f"{repo_id} or a part of it is not there (404){said}", f"{again}, or mend release.repo_id")
-    if status == 409:
-        return Explained(f"{repo_id} is being changed by something else (409){said}", again)
-    if status == 412:
-        return Explained(f"{repo_id} was changed by somebody while this ran (412){said}", again)
-    if status == 429:
-        wait = error.response.headers.get("Retry-After")
-        return Explained(f"too many requests (429){said}", f"wait {wait + ' s' if wait else 'a few minutes'}; {again}")
-    if status >= 500:
-        return Explained(f"{endpoint} failed ({status}){said}", again)
-    return Explained(f"{endpoint} refused ({status}){said}", again)
+        refused = f"{user!r} has no right to write to {repo_id}" if user else f"{endpoint} does not accept the token"
+        return Explained(refused + said, _login(repo_id))
+    wait = error.response.headers.get("Retry-After")
+    known = {
+        402: ("the account must pay for this", "look at the account's billing page"),
+        404: (f"{repo_id} or a part of it is not there (404)", f"{AGAIN}, or mend release.repo_id"),
+        409: (f"{repo_id} is being changed by something else (409)", AGAIN),
+        412: (f"{repo_id} was changed by somebody while this ran (412)", AGAIN),
+        429: ("too many requests (429)", f"wait {wait + ' s' if wait else 'a few minutes'}; {AGAIN}"),
+    }
+    failed = f"{endpoint} failed ({status})" if status >= 500 else f"{endpoint} refused ({status})"
+    problem, todo = known.get(status, (failed, AGAIN))
+    return Explained(problem + said, todo)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -1,9 +1,12 @@
 """How a release is published: the recipe's wishes, with the command line over them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from kto_release.errors import RecipeError
 from kto_release.recipe import ReleaseSection
+from kto_release.release.signing import SignWith, Trust
 
 
 class Options(NamedTuple):
@@ -13,8 +16,8 @@ class Options(NamedTuple):
     """Make the repository public, once everything has arrived and been verified."""
     gated: Literal["auto", "manual"] | None = None
     tag: str | None = None
-    revision: str = "main"
-    """Branch that is promoted to."""
+    revision: str | None = None
+    """Branch that is promoted to; null: main, or iteration-N for an iteration that is asked for."""
     pull_request: bool = False
     """Leave the release as a pull request, to be merged by a person."""
     read_back: bool = False
@@ -23,8 +26,12 @@ class Options(NamedTuple):
     """Names of checks that must have passed, beside those that must not have failed."""
     replace_template: bool = False
     """Allow another chat template than the one trained with."""
-    sign_key: Path | None = None
-    """Private key (PEM) to sign the release with."""
+    sign: SignWith | None = None
+    """How to sign the release; null: unsigned."""
+    iteration: int | None = None
+    """Publish this iteration, on the branch iteration-N unless `revision` says otherwise; null: the last one."""
+    each_iteration: bool = False
+    """Publish the earlier iterations too, each on a branch of its own, before the last one."""
 
 
 class Target(NamedTuple):
@@ -41,16 +48,53 @@ class Target(NamedTuple):
 
 
 def target_of(section: ReleaseSection, options: Options) -> Target | None:
-    """Flag over recipe; None where the recipe names no repository."""
+    """Flag over recipe; None where the recipe names no repository. Raises `RecipeError` for an impossible wish."""
     if section.repo_id is None:
         return None
+    if section.repo_id.count("/") != 1:
+        raise RecipeError(
+            f"release.repo_id: {section.repo_id!r} is no repository", expected="namespace/name", todo="mend the recipe"
+        )
+    branch = "main" if options.iteration is None else f"iteration-{options.iteration}"
+    revision = options.revision or branch
+    if options.pull_request and revision != "main":
+        raise RecipeError(f"--pr opens a pull request to main, not to {revision!r}", todo="leave one of them out")
     return Target(
         repo_id=section.repo_id,
-        revision=options.revision,
+        revision=revision,
         private=section.private and not options.public,
         gated=options.gated or section.gated,
-        tag=options.tag or section.tag,
+        # A tag names the release itself, not one of its branches.
+        tag=options.tag or (section.tag if revision == "main" else None),
         pull_request=options.pull_request,
-        predecessor=section.predecessor,
+        predecessor=section.predecessor if revision == "main" else None,
         read_back=options.read_back,
     )
+
+
+def sign_with(key: Path | None, certificate: Path | None, chain: Sequence[Path], *, sigstore: bool) -> SignWith | None:
+    """How to sign, from the command line; None: not at all. Raises `RecipeError` for what does not go together."""
+    if sigstore and (key or certificate or chain):
+        raise RecipeError("--sign-sigstore goes without a key or certificate", todo="leave one of them out")
+    if (certificate or chain) and not (key and certificate):
+        raise RecipeError("--sign-certificate needs --sign-key, and --sign-chain needs both", todo="give them too")
+    _must_exist([path for path in (key, certificate, *chain) if path is not None])
+    return SignWith(key, certificate, tuple(chain)) if key or sigstore else None
+
+
+def trust_in(key: Path | None, chain: Sequence[Path], identity: str | None, issuer: str | None) -> Trust | None:
+    """What the reader trusts, from the command line; None: nothing. Raises `RecipeError`."""
+    if (identity is None) != (issuer is None):
+        raise RecipeError("--identity and --issuer go together", todo="give both")
+    if sum((key is not None, bool(chain), identity is not None)) > 1:
+        raise RecipeError(
+            "a signature is checked in one way", expected="--key, --certificate-chain, or --identity and --issuer"
+        )
+    _must_exist([path for path in (key, *chain) if path is not None])
+    return Trust(key, tuple(chain), identity, issuer) if key or chain or identity else None
+
+
+def _must_exist(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise RecipeError(f"no such file: {str(path)!r}", expected="a PEM file")

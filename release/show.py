@@ -1,12 +1,18 @@
 """What `kto-release publish` shows before anything is sent."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kto_release import console
-from kto_release.release.bundle import Material
+from kto_release.records import ReleaseRecord
+from kto_release.release.collect import Material
 from kto_release.release.manifest import MANIFEST, Manifest
 from kto_release.release.options import Target
 from kto_release.run import Run, file_sha256
+
+if TYPE_CHECKING:
+    from kto_release.release.verify import Checked
 
 
 def size(count: int) -> str:
@@ -42,15 +48,17 @@ def show_bundle(bundle: Path, manifest: Manifest) -> None:
     )
 
 
-def show_target(target: Target | None, endpoint: str) -> None:
+def show_target(target: Target | None) -> None:
     """Where it would go, step by step."""
+    from huggingface_hub import constants
+
     console.heading("What would be sent, and where to")
     if target is None:
         console.say("  nowhere: the recipe has no release.repo_id")
         return
     visible = "private" if target.private else "public, once it is verified"
     gate = f", gated ({target.gated})" if target.gated else ""
-    console.say(f"  repository  {target.repo_id} at {endpoint} ({visible}{gate})")
+    console.say(f"  repository  {target.repo_id} at {constants.ENDPOINT} ({visible}{gate})")
     console.say("  1 stage     all files in one commit to a branch of their own; readers of main see nothing")
     how = (
         "every file is downloaded again and hashed"
@@ -66,3 +74,16 @@ def show_target(target: Target | None, endpoint: str) -> None:
         console.say(f"  4 tag       {target.tag}")
     if target.predecessor:
         console.say(f"  then        new_version on the card of {target.predecessor}")
+
+
+def show_published(record: ReleaseRecord, *, changed: bool) -> None:
+    """Where the release is now."""
+    console.heading("Published" if changed else "Published already: nothing was changed")
+    where = record.pull_request or f"{record.endpoint}/{record.repo_id}"
+    console.say(f"  {where} (commit {record.commit[:8]}{f', tag {record.tag}' if record.tag else ''})")
+    console.say(f"  verified: {record.verified}")
+
+
+def show_checked(where: str, checked: "Sequence[Checked]") -> None:
+    """What `kto-release verify` looked at."""
+    console.table(f"Verifying {where}", ("what", "", "evidence"), [tuple(item) for item in checked])

@@ -87,11 +87,13 @@ class Repo:
 class Failure:
     method: str
     pattern: str
-    action: int | str | Callable[[], None]
-    """A status; "drop" (the connection ends unanswered); "drop after" (after the work is done); or something to call."""
+    action: int | str
+    """A status; "drop" (the connection ends unanswered), "drop after" (once the work is done); or "none"."""
     times: int
     headers: dict[str, str]
     body: str
+    call: Callable[[], None] | None
+    """Called before the action; to kill the client, for example."""
 
 
 class Answer(Exception):  # noqa: N818  not an error, but what is sent
@@ -125,6 +127,8 @@ class FakeHub:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+            wbufsize = -1  # headers and body in one packet: two would wait for each other
 
             def do_any(self) -> None:
                 hub.handle(self)
@@ -154,18 +158,19 @@ class FakeHub:
         self,
         method: str,
         pattern: str,
-        action: int | str | Callable[[], None],
+        action: int | str,
         *,
         times: int = 1_000_000,
+        call: Callable[[], None] | None = None,
         headers: dict[str, str] | None = None,
         body: str = '{"error": "on demand"}',
     ) -> None:
         """Answer the next `times` requests whose path matches with a failure."""
-        self.failures.append(Failure(method, pattern, action, times, headers or {}, body))
+        self.failures.append(Failure(method, pattern, action, times, headers or {}, body, call))
 
     def create(self, repo_id: str, *, private: bool = False, files: dict[str, bytes] | None = None) -> Repo:
         """A repository with one commit on main."""
-        repo = self.repos[repo_id] = Repo(repo_id, private)
+        repo = self.repos[repo_id] = Repo(repo_id, private=private)
         tree = {".gitattributes": self.store(".gitattributes", GITATTRIBUTES)}
         tree |= {path: self.store(path, content) for path, content in (files or {}).items()}
         repo.add_commit("main", "initial commit", tree)
@@ -210,29 +215,36 @@ class FakeHub:
         if self.before is not None:
             self.before(number, request.command, path)
         failure = self._failure(request.command, path)
+        if failure is not None and failure.call is not None and failure.action != "drop after":
+            failure.call()
         if failure is not None and failure.action == "drop":
             request.close_connection = True
             request.connection.close()
             return
         try:
-            if failure is not None and isinstance(failure.action, int):
-                raise Answer(failure.action, failure.body.encode(), failure.headers)
-            with self.lock:
-                self.route(request, request.command, path, query, body)
-            raise not_found("Page")
+            self.answer(request, failure, path, query, body)
         except Answer as answer:
             if failure is not None and failure.action == "drop after":
+                if failure.call is not None:
+                    failure.call()
                 request.close_connection = True
                 request.connection.close()
                 return
             self.send(request, answer)
 
+    def answer(
+        self, request: BaseHTTPRequestHandler, failure: Failure | None, path: str, query: dict[str, str], body: bytes
+    ) -> None:
+        if failure is not None and isinstance(failure.action, int):
+            raise Answer(failure.action, failure.body.encode(), failure.headers)
+        with self.lock:
+            self.route(request, request.command, path, query, body)
+        raise not_found("Page")
+
     def _failure(self, method: str, path: str) -> Failure | None:
         for failure in self.failures:
             if failure.times > 0 and failure.method in (method, "*") and re.search(failure.pattern, path):
                 failure.times -= 1
-                if callable(failure.action):
-                    failure.action()
                 return failure
         return None
 
@@ -246,7 +258,7 @@ class FakeHub:
         if request.command != "HEAD":
             request.wfile.write(content)
 
-    def route(
+    def route(  # noqa: PLR0911  one per kind of address
         self, request: BaseHTTPRequestHandler, method: str, path: str, query: dict[str, str], body: bytes
     ) -> None:
         if method == "PUT" and path.startswith("/lfs/"):  # a presigned address: without a token
@@ -265,7 +277,7 @@ class FakeHub:
             repo = self.visible(found[1], user)
             if method != "GET" and not (found[2] or "").startswith("paths-info/"):
                 self.require_rights(repo.repo_id, user)
-            return self.api(repo, method, found[2] or "", query, body, request, user)
+            return self.api(repo, method, found[2] or "", query, body, user)
         found = re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path)
         if found:
             self.require_rights(found[1], user)
@@ -328,7 +340,6 @@ class FakeHub:
         rest: str,
         query: dict[str, str],
         body: bytes,
-        request: BaseHTTPRequestHandler,
         user: str | None,
     ) -> None:
         name, _, argument = rest.partition("/")
@@ -358,7 +369,7 @@ class FakeHub:
         if name == "tag":
             return self.tag(repo, method, argument, json.loads(body) if body else {})
         if name == "discussions":
-            return self.discussions(repo, method, argument, json.loads(body) if body else {}, user, query)
+            return self.discussions(repo, method, argument, json.loads(body) if body else {}, user)
         return None
 
     def commit_of(self, repo: Repo, revision: str) -> Commit:
@@ -527,9 +538,7 @@ class FakeHub:
         repo.branches[f"refs/pr/{number}"] = head.oid
         return f"refs/pr/{number}"
 
-    def discussions(
-        self, repo: Repo, method: str, rest: str, wish: dict[str, Any], user: str | None, query: dict[str, str]
-    ) -> None:
+    def discussions(self, repo: Repo, method: str, rest: str, wish: dict[str, Any], user: str | None) -> None:
         number, _, action = rest.partition("/")
         if method == "POST" and not number:
             self.open_pull_request(repo, wish["title"], user or "", self.commit_of(repo, "main"))

@@ -1,0 +1,164 @@
+"""Signatures by OpenSSF model signing: what shows that a release is authentic, and not only whole.
+
+A signature covers every file, release.json included. The public key beside it lets anybody see that the signature is
+whole; *whose* it is shows only a key, certificate or identity that the reader has from somewhere else.
+"""
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kto_release.errors import ReleaseError
+from kto_release.release.manifest import SIGNATURE
+
+PUBLIC_KEY = "signing_key.pem"
+PASSWORD_VARIABLE = "KTO_RELEASE_SIGNING_PASSWORD"  # noqa: S105  the variable's name
+NOT_SIGNED = (SIGNATURE, ".cache", ".gitattributes")
+"""What a download adds beside the release, and the signature itself."""
+
+
+class SignWith(NamedTuple):
+    """How to sign: with a key, with a key and its certificate, or (all null) with Sigstore's identity."""
+
+    key: Path | None = None
+    """Private key of an elliptic curve (P-256, P-384 or P-521), PEM."""
+    certificate: Path | None = None
+    chain: tuple[Path, ...] = ()
+
+
+class Trust(NamedTuple):
+    """What a reader trusts: a public key, a chain of certificates, or a Sigstore identity."""
+
+    key: Path | None = None
+    chain: tuple[Path, ...] = ()
+    identity: str | None = None
+    """For example an e-mail address."""
+    issuer: str | None = None
+    """OpenID Connect issuer that vouches for the identity."""
+
+
+def write_public_key(bundle: Path, how: SignWith) -> None:
+    """Put the public half of the key into the bundle, before its manifest is made."""
+    if how.key is None or how.certificate is not None:
+        return
+    from cryptography.hazmat.primitives import serialization
+
+    with _failing(f"the key {str(how.key)!r} can't be used"):
+        private = serialization.load_pem_private_key(how.key.read_bytes(), _password())
+        public = private.public_key().public_bytes(
+            encoding=serialization.Encoding.PEM, format=serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    (bundle / PUBLIC_KEY).write_bytes(public)
+
+
+def sign(bundle: Path, how: SignWith, earlier: Path | None = None) -> None:
+    """Write the signature of a finished bundle to model.sig.
+
+    Signatures hold a random number: an `earlier` one that still fits is kept, so that a repeated publish changes
+    nothing. Raises `ReleaseError` where signing is impossible.
+    """
+    if earlier is not None and earlier.is_file() and (bundle / PUBLIC_KEY).is_file():
+        shutil.copyfile(earlier, bundle / SIGNATURE)
+        try:
+            check(bundle, Trust(key=bundle / PUBLIC_KEY))
+        except ReleaseError:
+            (bundle / SIGNATURE).unlink()
+        else:
+            return
+    config = _module("signing").Config()
+    with _failing("the release can't be signed"):
+        if how.key is not None and how.certificate is not None:
+            config.use_certificate_signer(
+                private_key=how.key, signing_certificate=how.certificate, certificate_chain=how.chain
+            )
+        elif how.key is not None:
+            config.use_elliptic_key_signer(private_key=how.key, password=_password())
+        else:
+            config.use_sigstore_signer(use_ambient_credentials=True)
+        config.set_hashing_config(_hashing())
+        config.sign(bundle, bundle / SIGNATURE)
+
+
+def check(folder: Path, trust: Trust) -> None:
+    """Check the signature of a release. Raises `ReleaseError` that says what does not fit."""
+    config = _module("verifying").Config()
+    _check_spelling(folder / SIGNATURE)
+    with _failing(f"{SIGNATURE} does not fit this release"):
+        if trust.identity is not None:
+            config.use_sigstore_verifier(identity=trust.identity, oidc_issuer=trust.issuer or "")
+        elif trust.chain:
+            config.use_certificate_verifier(certificate_chain=trust.chain)
+        else:
+            config.use_elliptic_key_verifier(public_key=trust.key)
+        config.set_hashing_config(_hashing())
+        config.verify(folder, folder / SIGNATURE)
+
+
+def _check_spelling(path: Path) -> None:
+    """Refuse a signature that was touched where its verification does not look: spaces, unused bits of base64."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        plain = json.loads(text)
+        envelope = plain["dsseEnvelope"]
+        encoded = [envelope["payload"], *(signature["sig"] for signature in envelope["signatures"])]
+        same = all(base64.b64encode(base64.b64decode(part)).decode() == part for part in encoded)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        same = False
+        plain, text = None, ""
+    if not same or json.dumps(plain, separators=(",", ":"), ensure_ascii=False) != text:
+        raise ReleaseError(
+            f"{SIGNATURE} was changed after it was made, or is no signature",
+            todo="don't trust this copy; download the release again",
+        )
+
+
+def _hashing() -> Any:
+    """Hash files as they are, links of the Hub's cache followed."""
+    return (
+        _module("hashing")
+        .Config()
+        .use_file_serialization(allow_symlinks=True, ignore_paths=[Path(name) for name in NOT_SIGNED])
+    )
+
+
+def _module(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(f"model_signing.{name}")
+    except ModuleNotFoundError as error:
+        raise ReleaseError(
+            f"signatures need the package {error.name!r}, which is not installed",
+            todo="pip install 'kto-release[signing]'",
+        ) from None
+
+
+def _password() -> Any:
+    password = os.environ.get(PASSWORD_VARIABLE)
+    return password.encode() if password else None
+
+
+@contextmanager
+def _failing(what: str) -> Iterator[None]:
+    """One `ReleaseError` for the many things that model_signing and cryptography throw."""
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+    try:
+        yield
+    except InvalidSignature:
+        raise ReleaseError(f"{what}: it was made with another key, or changed", todo=_TODO) from None
+    except (ValueError, TypeError, OSError, KeyError, UnsupportedAlgorithm, RuntimeError) as error:
+        raise ReleaseError(f"{what}: {_rephrase(error)}", todo=_TODO) from None
+
+
+_TODO = "check the key; if it is right, don't trust this copy"
+
+
+def _rephrase(error: Exception) -> str:
+    """The first line of a message, without Python's spelling of bytes."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(": Expected '")[0]
