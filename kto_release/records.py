@@ -247,6 +247,19 @@ class EvalRecord(Facts):
     estimated: dict[str, Any] | None
     """The estimate on the official scale from a calibration, always labelled as such; null: no calibration."""
     environment: Environment
+    answers_by: str | None = None
+    """Generator of the answers, where recorded annotations name one."""
+    n_wins: int | None = None
+    n_wins_base: int | None = None
+    n_draws: int | None = None
+    no_length_control: str | None = None
+    """Why there is no length-controlled rate."""
+    lc_data_sha256: str | None = None
+    """Digest of the data that the length-controlled rate was computed with."""
+    regularization: float | None = None
+    """The C that cross-validation chose for the length-controlled regression."""
+    by_dataset: dict[str, Interval] = {}
+    """Win rate within each collection of instructions."""
 
 
 class WeightFacts(Facts):
