@@ -247,15 +247,18 @@ def _sources(
 
 def hub_license(hub_id: str, revision: str | None) -> CardLicense | None:
     """The licence on a model's card: from the cache, else from the Hub; None where neither has it."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    import httpx2
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
         cached = try_to_load_from_cache(hub_id, "README.md", revision=revision)
-        readme = cached if isinstance(cached, str) else hf_hub_download(hub_id, "README.md", revision=revision)
-    except (OSError, HfHubHTTPError, HFValidationError):  # OSError: no network, or no such file
+        if isinstance(cached, str):
+            return license_in(Path(cached))
+        card: Any = HfApi().model_info(hub_id, revision=revision, timeout=10).card_data  # Any: it is not typed
+    except (httpx2.HTTPError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, ValueError):
         return None
-    return card_license(_metadata(Path(readme)))
+    return card_license(card.to_dict()) if card is not None else None
 
 
 def _metadata(readme: Path) -> dict[str, Any]:
