@@ -13,12 +13,15 @@ from kto_release.recipe import ModelSection, TrainSection
 from kto_release.train import checkpoints, reference
 from kto_release.train.arithmetic import load_model
 from kto_release.train.batches import GlobalBatch
+from kto_release.train.logprobs import check_against_plain_forward
 from kto_release.train.loss import Weights
 from kto_release.train.metrics import MetricsCallback
 from kto_release.train.reference import Reference
 from kto_release.train.tokens import Tokens
 from kto_release.train.trainer import KTOTrainer, Objective
 
+CHECKED_TOKENS = 64
+"""Of the first row, for the comparison with the model's own logits: enough to see a difference, quick at any size."""
 NOT_WEIGHTS = ("training_args.bin",)
 
 
@@ -110,6 +113,8 @@ def arguments(job: Job, train: TrainSection) -> TrainingArguments:
 def _policy(job: Job, model_section: ModelSection, train: TrainSection) -> Any:
     lora = train.lora
     model = load_model(job.parent, model_section, quantize=lora.quantize if lora else None)
+    ids = [*job.tokens.prompt(int(job.tokens.prompt_F[0])).tolist(), *job.tokens.completion(0).tolist()]
+    check_against_plain_forward(model, ids[:CHECKED_TOKENS])
     if lora is None:
         return model
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
