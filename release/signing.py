@@ -7,6 +7,7 @@ whole; *whose* it is shows only a key, certificate or identity that the reader h
 import base64
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,11 +120,8 @@ def _check_spelling(path: Path) -> None:
 
 def _hashing() -> Any:
     """Hash files as they are, links of the Hub's cache followed."""
-    return (
-        _module("hashing")
-        .Config()
-        .use_file_serialization(allow_symlinks=True, ignore_paths=[Path(name) for name in NOT_SIGNED])
-    )
+    config = _module("hashing").Config().use_file_serialization()
+    return config.set_allow_symlinks(True).set_ignored_paths(paths=[Path(name) for name in NOT_SIGNED])
 
 
 def _module(name: str) -> Any:
@@ -160,5 +158,9 @@ _TODO = "check the key; if it is right, don't trust this copy"
 
 
 def _rephrase(error: Exception) -> str:
-    """The first line of a message, without Python's spelling of bytes."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(": Expected '")[0]
+    """The first line of a message; of a list of differences only what differs, without digests in Python's spelling."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].replace("\\'", "'")
+    found = re.findall(
+        r"(?:Hash mismatch for|Extra files found in model|Missing files in model) '[^']*'[^'\"\]]*", line
+    )
+    return "; ".join(part.removesuffix(": Expected ") for part in found) or line

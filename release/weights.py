@@ -133,11 +133,12 @@ class Tally:
         import torch
 
         self.values += published.numel()
-        if not torch.isfinite(published).all():
+        finite = bool(torch.isfinite(published).all())
+        if not finite:
             self.not_finite.append(name)
         if published.numel() == 0 or (not published.any() and (initial is None or bool(initial.any()))):
             self.empty.append(name)
-        if initial is None or not published.is_floating_point():
+        if initial is None or not finite or not published.is_floating_point():
             return
         trained, rounded, initial = trained.float(), published.float(), initial.float()
         self.trained += int((trained != initial).sum())
