@@ -260,6 +260,8 @@ class EvalRecord(Facts):
     """The C that cross-validation chose for the length-controlled regression."""
     by_dataset: dict[str, Interval] = {}
     """Win rate within each collection of instructions."""
+    inputs_sha256: str | None = None
+    """Digest of everything that determines this record; null where recorded annotations were scored."""
 
 
 class WeightFacts(Facts):

@@ -1,0 +1,125 @@
+"""The end of an evaluation: judgements become scores, and a judge's folder its files; results.json comes last."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kto_release.evaluate.answers import Answers
+from kto_release.evaluate.judges import Judge
+from kto_release.evaluate.judging import Judgements, Pair
+from kto_release.evaluate.lc_data import LcData
+from kto_release.evaluate.prompts import InstructionSet
+from kto_release.evaluate.reference import Reference, is_alpaca_eval
+from kto_release.evaluate.results import Compared, to_record
+from kto_release.evaluate.scores import score
+from kto_release.recipe import EvalSection, sha256_of
+from kto_release.records import EvalRecord
+from kto_release.run import read_record, write_atomically, write_record
+
+
+class Compare(NamedTuple):
+    """Everything that a score is of."""
+
+    instructions: InstructionSet
+    answers: Answers
+    reference: Reference
+    judge: Judge
+    pairs: list[Pair]
+
+
+def inputs_digest(compare: Compare, evaluation: EvalSection, control: LcData | None, *, allow_partial: bool) -> str:
+    """Digest of all that determines a record: where it is the same, nothing is to be done."""
+    return sha256_of(
+        {
+            "instructions": compare.instructions.sha256,
+            "answers": compare.answers.sha256,
+            "generator": compare.answers.generator,
+            "reference": [compare.reference.name, compare.reference.sha256],
+            "judge": compare.judge.facts.model_dump(),
+            "length_control": control.sha256 if control else None,
+            "bootstrap": evaluation.bootstrap,
+            "min_answer_mass": evaluation.min_answer_mass,
+            "max_failed": evaluation.max_failed,
+            "allow_partial": allow_partial,
+        }
+    )
+
+
+def finished(folder: Path, digest: str) -> EvalRecord | None:
+    """The record in `folder`, if it is of these very inputs."""
+    record = read_record(folder / "results.json", EvalRecord)
+    return record if record is not None and record.inputs_sha256 == digest else None
+
+
+def finish(
+    folder: Path,
+    compare: Compare,
+    judgements: Judgements,
+    evaluation: EvalSection,
+    control: LcData | None,
+    digest: str,
+    *,
+    allow_partial: bool,
+) -> EvalRecord:
+    """Score, write annotations.json and the report, then the record. Raises `ScoreError`."""
+    own = is_alpaca_eval(compare.instructions)
+    scores = score(
+        judgements.rows,
+        expected=None if own else [row.text for row in compare.instructions.rows],
+        lc_data=control,
+        bootstrap=evaluation.bootstrap,
+        allow_partial=allow_partial or bool(evaluation.max_instructions or evaluation.max_failed),
+        min_answer_mass=evaluation.min_answer_mass,
+    )
+    made = compare.answers.record
+    record = to_record(
+        scores,
+        Compared(
+            model=made.model if made else None,
+            answers_by=compare.answers.generator,
+            instructions=compare.instructions.name,
+            instructions_sha256=compare.instructions.sha256,
+            instructions_revision=compare.instructions.revision,
+            reference=compare.reference.name,
+            reference_sha256=compare.reference.sha256,
+            generation=made.generation if made else None,
+        ),
+        compare.judge.facts,
+        lc_data=control,
+        screening={},
+        gamed=[],
+    ).model_copy(update={"inputs_sha256": digest})
+    annotations = annotations_of(compare, judgements)
+    write_atomically(folder / "annotations.json", json.dumps(annotations, indent=2, ensure_ascii=False) + "\n")
+    write_record(folder / "results.json", record)
+    return record
+
+
+def annotations_of(compare: Compare, judgements: Judgements) -> list[dict[str, Any]]:
+    """Rows in alpaca_eval's annotations.json format, with what we know more of each."""
+    return [
+        {
+            "instruction": pair.instruction,
+            "output_1": pair.reference,
+            "generator_1": compare.reference.name,
+            "dataset": pair.dataset,
+            "output_2": pair.answer,
+            "generator_2": compare.answers.generator,
+            "annotator": compare.judge.facts.name,
+            "preference": row.preference,
+            "price_per_example": _sum(verdict.price for verdict in verdicts.values()),
+            "time_per_example": _sum(verdict.seconds for verdict in verdicts.values()),
+            "raw_completion": {order: verdict.raw for order, verdict in verdicts.items()} or None,
+            "preferences": list(row.preferences),
+            "answer_mass": row.mass,
+            "failure": row.failure,
+            "flagged": next((verdict.flagged for verdict in verdicts.values() if verdict.flagged), None),
+            "sample": pair.sample,
+        }
+        for pair, row, verdicts in zip(compare.pairs, judgements.rows, judgements.verdicts, strict=True)
+    ]
+
+
+def _sum(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
