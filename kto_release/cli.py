@@ -85,6 +85,7 @@ def train(
 @app.command("eval")
 def evaluate(
     recipe: OptionalRecipe = None,
+    *,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     model: Annotated[
@@ -93,15 +94,58 @@ def evaluate(
             help="Evaluate this model instead of the last iteration: initial, iteration-2, a folder or a Hub id."
         ),
     ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="Score these recorded judgements instead (alpaca_eval's format).", metavar="FILE"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="With --annotations: the folder for the results.", metavar="DIR")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="With --annotations: the judge, where the file names none.", metavar="NAME")
+    ] = None,
+    lc_data: Annotated[
+        Path | None, typer.Option(help="Take the data for length control from this df_gamed.csv.", metavar="FILE")
+    ] = None,
+    no_lc: Annotated[bool, typer.Option("--no-lc", help="Give no length-controlled win rate.")] = False,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Score incomplete judgements: marked, and not length-controlled.")
+    ] = False,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Compare two evaluations, instruction by instruction.", metavar="RUN_A RUN_B"),
+    ] = None,
 ) -> None:
     """Generate answers, ask the judge, score with AlpacaEval 2.0, and say how sure the score is."""
+    given = [("a recipe", recipe), ("--annotations", annotations), ("--compare", compare)]
+    jobs = [name for name, value in given if value is not None]
+    if len(jobs) > 1:
+        raise RecipeError(f"{' and '.join(jobs)} at once", expected="one of them", todo="give each its own command")
+    if lc_data is not None and no_lc:
+        raise RecipeError("--lc-data and --no-lc at once", expected="one of them", todo="leave out the other")
+    if compare is not None:
+        from kto_release.evaluate.comparison import compare_runs
+
+        compare_runs(*compare, lc_data=lc_data, length_control=not no_lc, allow_partial=allow_partial)
+        return
+    if annotations is not None:
+        if output is None:
+            raise RecipeError("--annotations without --output", todo="name a folder for the results: --output DIR")
+        from kto_release.evaluate.annotations import score_annotations
+
+        control, partial = not no_lc, allow_partial
+        score_annotations(
+            annotations, output, lc_data=lc_data, length_control=control, allow_partial=partial, judge=judge
+        )
+        return
+    if recipe is None:
+        raise RecipeError("nothing to evaluate", expected="a recipe", todo="kto-release eval RECIPE")
     from kto_release import evaluate as stage
     from kto_release.recipe import load_recipe
     from kto_release.run import Run
 
-    if recipe is None:
-        raise RecipeError("nothing to evaluate", expected="a recipe", todo="kto-release eval RECIPE")
-    stage.evaluate(Run.open(load_recipe(recipe, overrides or []), runs), model)
+    run = Run.open(load_recipe(recipe, overrides or []), runs)
+    stage.evaluate(run, model, lc_data=lc_data, no_lc=no_lc, allow_partial=allow_partial)
 
 
 @app.command()
@@ -208,10 +252,12 @@ def demo(
 
 
 def main() -> None:
-    """Entry point of the console script: the one place that catches our errors."""
+    """Entry point of the console script: the one place that catches our errors.
+
+    Exit codes: 1 for an error of ours, 2 for a wrong command line (typer's own), 130 for Ctrl-C.
+    """
     try:
-        # standalone_mode off: a usage error keeps click's exit code 2, ours is 1, Ctrl-C is 130.
-        code = app(standalone_mode=False)
+        app()
     except KtoReleaseError as error:
         if "--debug" in sys.argv[1:]:
             raise
@@ -219,12 +265,7 @@ def main() -> None:
 
         console.fail(str(error))
         sys.exit(1)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: that is no error, but Python would report one at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
