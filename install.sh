@@ -6,6 +6,8 @@ cd "$(dirname "$0")"
 if [ ! -x .venv/bin/python ]; then
   "${PYTHON:-python3}" -m venv .venv
 fi
+# setuptools warns of every editable installation; errors still stop the script.
+export PYTHONWARNINGS=ignore
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 pip install --quiet --upgrade pip
 

@@ -90,6 +90,7 @@ class DataSection(Section):
 
     @property
     def sources(self) -> list[str]:
+        """The source as a list."""
         return [self.source] if isinstance(self.source, str) else list(self.source)
 
 
@@ -226,6 +227,7 @@ class OpenAIJudge(Section):
     """A judge behind any OpenAI-compatible API. The key comes from the environment only."""
 
     kind: Literal["openai"]
+    """An endpoint."""
     model: str
     """Model name, as the endpoint knows it."""
     base_url: str | None = None
@@ -258,6 +260,7 @@ class LocalJudge(Section):
     """A judge that runs here."""
 
     kind: Literal["local"]
+    """A model on this machine."""
     model: str
     """Hub id or local folder; "initial" is the run's own initial model."""
     revision: str | None = None
@@ -274,6 +277,7 @@ class RecordedJudge(Section):
     """Judgements that exist already, in alpaca_eval's annotations.json format."""
 
     kind: Literal["recorded"]
+    """A file."""
     model: str
     """The judge that made them: it names the score."""
     path: str
