@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help install demo test check docs bench-train clean
+.PHONY: help install demo test check docs help-snapshot bench-train clean
 
 help:
 	@echo "make demo         install, and run the quickstart through train, eval and publish"
@@ -38,6 +38,9 @@ check: install
 
 docs: install
 	$(BIN)/python -c "from pathlib import Path; from kto_release import schema; Path('docs/recipe.md').write_text(schema.markdown()); Path('recipes/schema.json').write_text(schema.json_schema())"
+
+help-snapshot: install
+	$(BIN)/python -c "import sys; sys.path.insert(0, 'tests/kto_release'); import test_cli; test_cli.SNAPSHOT.write_text(test_cli.helps('$(BIN)/kto-release'))"
 
 bench-train: install
 	$(BIN)/pip install --quiet --editable '.[bench]'

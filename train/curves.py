@@ -89,6 +89,7 @@ def _panel(axis: Any, series: Sequence[tuple[int, list[dict[str, Any]]]], title:
     axis.set_xlabel("optimizer step, all iterations")
     axis.set_ylabel(unit)
     axis.margins(y=0.18)
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlim(0.5, offset + 0.5)
     if len(lines) > 1:
         axis.legend(frameon=False, loc="lower left", fontsize=8)
@@ -125,6 +126,6 @@ def _probe_panel(axis: Any, records: Sequence[IterationRecord]) -> None:
         )
     if not any(interval for _, interval in measured):
         axis.text(0.5, 0.75, "not measured", ha="center", transform=axis.transAxes, color="#666666")
-    axis.set_ylim(0, 1)
+    axis.set_ylim(0, 1.08)
     axis.set_xticks([number for number, _ in measured] or [1])
     axis.set_xlim(0.5, (measured[-1][0] if measured else 1) + 0.5)
