@@ -12,6 +12,7 @@ from kto_release.errors import ModelError
 from kto_release.templates.load import BASE, BUILT_IN, Template, adds_bos, load_template, make_template, set_template
 from kto_release.templates.rendering import Rendered, render, render_feedback, render_text
 from kto_release.templates.samples import Message
+from kto_release.templates.saving import save_tokenizer
 
 __all__ = [
     "BASE",
@@ -26,6 +27,7 @@ __all__ = [
     "render",
     "render_feedback",
     "render_text",
+    "save_tokenizer",
     "set_template",
 ]
 

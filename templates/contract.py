@@ -98,7 +98,7 @@ def _broken(
         yield "no eos", f"the prompt ends with EOS: {show(tokenizer, ids.prompt_ids, end=True)}"
     if ids.completion_ids is None:
         whole = render(tokenizer, sample.whole, prompt=False)
-        yield "prefix", f"{ids.problem}: {_difference(tokenizer, ids.prompt_ids, whole)}"
+        yield "prefix", f"{ids.problem}: {difference(tokenizer, ids.prompt_ids, whole)}"
         return
     yield from (("end", problem) for problem in _end(tokenizer, stops, ids.completion_ids))
     if template.marked:
@@ -118,10 +118,10 @@ def _roads(tokenizer: Any, sample: Sample, expected: list[int]) -> Iterator[str]
         # People write the text without BOS, and without the space that a SentencePiece tokenizer puts behind it.
         bare = text.removeprefix(tokenizer.bos_token)
         written = [tokenizer(bare)["input_ids"], tokenizer(bare.removeprefix(" "))["input_ids"]]
-        roads["the bare text, to which the tokenizer adds BOS"] = expected if expected in written else written[1]
+        roads["the bare text, to which the tokenizer adds BOS,"] = expected if expected in written else written[1]
     for road, ids in roads.items():
         if ids != expected:
-            yield f"{road} gives other ids than training: {_difference(tokenizer, expected, ids)}"
+            yield f"{road} gives other ids than training: {difference(tokenizer, expected, ids)}"
 
 
 def _bos(tokenizer: Any, template: Template, ids: list[int]) -> Iterator[str]:
@@ -152,10 +152,11 @@ def _mask(tokenizer: Any, sample: Sample, ids: Rendered) -> Iterator[str]:
     """The mask from {% generation %} must be, for the last answer, exactly what is trained on."""
     encoded = tokenizer.apply_chat_template(list(sample.whole), return_dict=True, return_assistant_tokens_mask=True)
     start, trained = len(ids.prompt_ids), len(ids.completion_ids or [])
-    mask = list(encoded["assistant_masks"])
+    mask = [bool(on) for on in encoded["assistant_masks"]]
+    answered_before = any(message["role"] == "assistant" for message in sample.prompt)
+    before = mask[start - 1 : start] if answered_before else mask[:start]
     marked = [place for place, on in enumerate(mask) if on and place >= start]
-    before = start > 0 and bool(mask[start - 1])
-    if before or marked != list(range(start, start + trained)):
+    if any(before) or marked != list(range(start, start + trained)):
         masked = [number for number, on in zip(encoded["input_ids"], mask, strict=True) if on]
         yield (
             f"the mask of {{% generation %}} covers {show(tokenizer, masked, end=True)}, and trained is"
@@ -174,7 +175,7 @@ def show(tokenizer: Any, ids: Sequence[int], *, end: bool = False) -> str:
     return f"[{numbers}] = {tokens}"
 
 
-def _difference(tokenizer: Any, expected: Sequence[int], ids: Sequence[int]) -> str:
+def difference(tokenizer: Any, expected: Sequence[int], ids: Sequence[int]) -> str:
     """Where two lists of ids part, with the tokens around that place."""
     same = len([*takewhile(lambda pair: pair[0] == pair[1], zip(expected, ids, strict=False))])
     start = max(0, same - 2)

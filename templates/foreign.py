@@ -19,7 +19,7 @@ MEMORY = 2**30
 """Address space of the child, in bytes: Python with Jinja needs about a tenth of it."""
 SECONDS = 10
 """CPU time of the child; real templates take milliseconds."""
-_PATIENCE = 6
+PATIENCE = 6
 """Wall time is this many times the CPU time, for machines that are busy."""
 
 
@@ -54,7 +54,7 @@ def _problem(source: str, tokens: tuple[tuple[str, str], ...]) -> str | None:
             [sys.executable, "-I", str(Path(__file__).with_name("probe.py"))],
             input=json.dumps(request).encode(),
             capture_output=True,
-            timeout=SECONDS * _PATIENCE,
+            timeout=SECONDS * PATIENCE,
             check=False,
             env=environment,
         )
