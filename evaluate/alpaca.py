@@ -26,7 +26,9 @@ from kto_release.errors import ScoreError
 from kto_release.evaluate.lc_data import LcData
 
 OFFICIAL_JUDGE = "weighted_alpaca_eval_gpt4_turbo"
-"""Name of the annotator behind AlpacaEval 2.0's leaderboard; its model, gpt-4-1106-preview, was shut down."""
+"""Name of the annotator behind AlpacaEval 2.0's leaderboard."""
+OFFICIAL_MODEL = "gpt-4-1106-preview"
+"""That annotator's model. It was shut down in March 2026: what it judged is recorded, and nothing new can be."""
 OFFICIAL_REFERENCE = "gpt4_1106_preview"
 """Generator of the answers that the leaderboard compares with."""
 OFFICIAL_PROMPT = "evaluators_configs/alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"

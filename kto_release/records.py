@@ -301,6 +301,24 @@ class WeightFacts(Facts):
     where training changed nothing."""
 
 
+class ReloadFacts(Facts):
+    """`release/weights/reload.json`: log-probabilities of the feedback that training recorded, by reloaded models."""
+
+    kind: Literal["reload"] = "reload"
+    source_sha256: str
+    """Digest of the trained weights."""
+    sha256: str
+    """Digest of the published weights."""
+    recorded: dict[str, float]
+    """log pi by the row's digest, as training recorded it."""
+    trained: dict[str, float]
+    """By the trained weights, in fp32."""
+    published: dict[str, float]
+    """By the published weights, computed in fp32."""
+    initial: dict[str, float]
+    """By the initial model, in fp32: what the training moved away from."""
+
+
 class ReleaseRecord(Facts):
     """`release/record.json`: what was sent, and where to."""
 
