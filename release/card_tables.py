@@ -161,13 +161,16 @@ def _who(record: EvalRecord, facts: CardFacts) -> str | Raw:
 
 
 def _estimated(record: EvalRecord) -> str | None:
-    """Every number of a calibration's estimate, under its own name."""
+    """A calibration's estimate in its own words, or each of its numbers under its name."""
     if record.estimated is None:
         return None
+    if isinstance(record.estimated.get("text"), str):
+        return str(record.estimated["text"])
     numbers = [(name, value) for name, value in record.estimated.items() if isinstance(value, int | float)]
     return "; ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers)
 
 
 def _reasons(same: Sequence[EvalRecord]) -> list[str]:
-    """Why scores of one scale are not to be relied on, each once."""
-    return [*dict.fromkeys(reason for record in same for reason in record.unreliable_because)]
+    """Why scores of one scale are not to be relied on, each once; that one is gamed is said at the card's head."""
+    reasons = dict.fromkeys(reason for record in same for reason in record.unreliable_because)
+    return [reason for reason in reasons if not reason.startswith("gamed: ")]

@@ -16,8 +16,9 @@ from kto_release.models import LocalModel, load_tokenizer
 from kto_release.recipe import Recipe, StatedResult
 from kto_release.records import EvalRecord, Facts, IterationRecord, ModelFacts, WeightFacts
 from kto_release.release.licenses import CardLicense, LicenseFacts, LicenseSource, card_license, license_in, resolve
+from kto_release.release.template_test import PUBLISHED, TRAINING
 from kto_release.run import read_record
-from kto_release.templates import adds_bos, eos_ids, render_text
+from kto_release.templates import adds_bos, eos_ids, make_template, render_text
 
 SAMPLE = (
     ("user", "Hi! I'm looking for a cake recipe."),
@@ -165,7 +166,7 @@ def collect_facts(
             _sources(recipe, iterations, ancestor, base, lookup or hub_license),
         ),
         architecture=_architecture(model),
-        prompt=prompt_facts(recipe, model) if model is not None else None,
+        prompt=prompt_facts(recipe, iterations[-1], model) if model is not None else None,
         pictures=list(pictures),
         citations=[*_citations(recipe, iterations, evaluations, ancestor)],
         predecessor=section.predecessor,
@@ -283,22 +284,25 @@ def _architecture(model: Path | None) -> Architecture:
     )
 
 
-def prompt_facts(recipe: Recipe, model: Path) -> PromptFacts | None:
-    """How the tokenizer in `model` renders the sample conversation; None where it has no chat template."""
+def prompt_facts(recipe: Recipe, record: IterationRecord, model: Path) -> PromptFacts | None:
+    """How the tokenizer in `model` renders the sample conversation; None where it has no chat template.
+
+    `record` names the template that the model was trained with.
+    """
     tokenizer = load_tokenizer(
         LocalModel(model, recipe.name, None, None), trust_remote_code=recipe.model.trust_remote_code
     )
     if not tokenizer.chat_template:
         return None
-    trained, published = recipe.model.template, recipe.release.template or recipe.model.template
+    replaced = _template_sha256(model) not in (None, record.template_sha256)
     messages = [{"role": role, "content": content} for role, content in SAMPLE]
     text = render_text(tokenizer, messages, prompt=True)
     bos = tokenizer.bos_token
     printed = bool(bos) and text.startswith(bos)
     return PromptFacts(
-        template=Path(published).stem,
-        trained_with=Path(trained).stem,
-        replaced=published != trained,
+        template=Path(recipe.release.template or record.template).stem if replaced else record.template,
+        trained_with=record.template,
+        replaced=replaced,
         text=text.removeprefix(bos).lstrip(" ") if printed else text,
         bos=bos if printed else None,
         tokenizer_adds_bos=adds_bos(tokenizer),
@@ -306,6 +310,14 @@ def prompt_facts(recipe: Recipe, model: Path) -> PromptFacts | None:
         system=_system_message(tokenizer, messages),
         stop=_stop_tokens(tokenizer, model),
     )
+
+
+def _template_sha256(model: Path) -> str | None:
+    """Digest of the template in `model`: of the one with {% generation %} marks where it is published beside."""
+    for name in (TRAINING, PUBLISHED):
+        if (model / name).is_file():
+            return make_template(name, (model / name).read_text(encoding="utf-8")).sha256
+    return None
 
 
 def _system_message(tokenizer: Any, messages: list[dict[str, str]]) -> Literal["supported", "refused", "ignored"]:

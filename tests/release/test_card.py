@@ -16,51 +16,20 @@ from seed_records import (
     BASE,
     BASE_REVISION,
     DATA,
+    PROMPT,
     evaluations,
     iterations,
     plain_evaluation,
     plain_iteration,
     recipe,
-    weights,
+    seed_facts,
 )
 
 from kto_release.errors import ReleaseError
 from kto_release.recipe import Recipe
 from kto_release.records import EvalRecord, IterationRecord
 from kto_release.release.card import metadata, metadata_problems, render_card, write_card
-from kto_release.release.facts import Architecture, CardFacts, PromptFacts, collect_facts
-from kto_release.release.licenses import CardLicense
-
-PROMPT = PromptFacts(
-    template="tulu_v2",
-    trained_with="tulu_v2",
-    replaced=False,
-    text=(
-        "<|user|>\nHi! I'm looking for a cake recipe.\n<|assistant|>\nWhat kind of cake?</s>\n"
-        "<|user|>\nChocolate cake.\n<|assistant|>\n"
-    ),
-    bos="<s>",
-    tokenizer_adds_bos=True,
-    ends_with_eos=False,
-    system="supported",
-    stop=["</s>"],
-)
-
-
-def seed_facts(**changes: Any) -> CardFacts:
-    """Facts of a run of the seed's recipe, with other fields where given."""
-    given: dict[str, Any] = {"recipe": recipe(), "iterations": iterations(), "evaluations": evaluations()}
-    given |= {key: changes.pop(key) for key in list(changes) if key in given}
-    facts = collect_facts(
-        given["recipe"],
-        given["iterations"],
-        given["evaluations"],
-        weights=weights(),
-        pictures=["pictures/curves.png"],
-        lookup=lambda *_: CardLicense("apache-2.0"),
-    )
-    changes = {"prompt": PROMPT, "architecture": Architecture(name="MistralForCausalLM", context=32_768)} | changes
-    return facts.model_copy(update=changes)
+from kto_release.release.facts import Architecture, CardFacts
 
 
 def front(card: str) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def _mistral(folder: Path) -> Path:
 
 def test_the_prompt_is_rendered_by_the_real_template(tmp_path: Path) -> None:
     """Mistral's tokenizer with tulu_v2: the seed's conversation, one BOS, which the tokenizer adds, and no EOS."""
-    found = prompt_facts(recipe(), _mistral(tmp_path / "mistral"))
+    found = prompt_facts(recipe(), iterations(1)[0], _mistral(tmp_path / "mistral"))
     assert found is not None
     assert found.text == (
         "<|user|>\nHi! I'm looking for a cake recipe.\n<|assistant|>\nWhat kind of cake?</s>\n"
@@ -248,6 +248,22 @@ def test_the_prompt_is_rendered_by_the_real_template(tmp_path: Path) -> None:
     )
 
 
+def test_a_template_other_than_the_recorded_one_is_told(tmp_path: Path, tiny_model: Path) -> None:
+    """The published template's digest is compared with the record's; its name alone proves nothing."""
+    run = build_run(tmp_path, tiny_model, evaluated=False)
+    record, folder = run.iteration_records()[-1], run.iteration(2) / "model"
+    same = prompt_facts(run.recipe, record, folder)
+    assert same is not None
+    assert (same.template, same.replaced) == ("base", False)
+    other = run.recipe.model_copy(update={"release": run.recipe.release.model_copy(update={"template": "zephyr"})})
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}", encoding="utf-8"
+    )
+    changed = prompt_facts(other, record, folder)
+    assert changed is not None
+    assert (changed.template, changed.trained_with, changed.replaced) == ("zephyr", "base", True)
+
+
 def test_a_tokenizer_without_a_template_is_not_measured(tmp_path: Path, tiny_model: Path) -> None:
     """No template beside the weights: no prompt is made up."""
     folder = tmp_path / "bare"
@@ -256,7 +272,7 @@ def test_a_tokenizer_without_a_template_is_not_measured(tmp_path: Path, tiny_mod
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     config.pop("chat_template", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert prompt_facts(recipe(), folder) is None
+    assert prompt_facts(recipe(), iterations(1)[0], folder) is None
 
 
 def program(card: str, heading: str, folder: Path) -> str:
@@ -299,10 +315,13 @@ def test_the_program_for_transformers_runs(tmp_path: Path, tiny_model: Path) -> 
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_the_program_for_vllm_runs(tmp_path: Path, tiny_model: Path) -> None:
-    """What the card tells people to run with vLLM answers."""
+def test_the_program_for_vllm_runs(tmp_path: Path, tiny_model: Path, smollm2: Path) -> None:
+    """What the card tells people to run with vLLM answers, here with a model whose shapes vLLM has kernels for."""
     pytest.importorskip("vllm")
     run = build_run(tmp_path, tiny_model)
-    text = program(render_card(short_answers(run)), "With vLLM", run.iteration(2) / "model")
+    text = program(render_card(short_answers(run)), "With vLLM", smollm2)
     assert "SamplingParams(temperature=0.7, top_p=0.95, max_tokens=8)" in text
+    # vLLM takes nine tenths of the memory unless told otherwise, which a machine that runs tests may not have free.
+    name = json.dumps(str(smollm2))
+    text = text.replace(f"LLM({name})", f"LLM({name}, gpu_memory_utilization=0.2)")
     assert run_program(text, tmp_path).strip()

@@ -10,6 +10,8 @@ from typing import Any
 
 from kto_release.recipe import Recipe, load_recipe
 from kto_release.records import EvalRecord, IterationRecord, WeightFacts
+from kto_release.release.facts import Architecture, CardFacts, PromptFacts, collect_facts
+from kto_release.release.licenses import CardLicense
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "contextual-kto-mistral-pairrm.yaml"
 BASE = "mistralai/Mistral-7B-Instruct-v0.2"
@@ -221,3 +223,35 @@ def weights(**changes: Any) -> WeightFacts:
         "rounding_lost": 0.187,
     }
     return WeightFacts.model_validate(plain | changes)
+
+
+PROMPT = PromptFacts(
+    template="tulu_v2",
+    trained_with="tulu_v2",
+    replaced=False,
+    text=(
+        "<|user|>\nHi! I'm looking for a cake recipe.\n<|assistant|>\nWhat kind of cake?</s>\n"
+        "<|user|>\nChocolate cake.\n<|assistant|>\n"
+    ),
+    bos="<s>",
+    tokenizer_adds_bos=True,
+    ends_with_eos=False,
+    system="supported",
+    stop=["</s>"],
+)
+
+
+def seed_facts(**changes: Any) -> CardFacts:
+    """Facts of a run of the seed's recipe, with other fields where given."""
+    given: dict[str, Any] = {"recipe": recipe(), "iterations": iterations(), "evaluations": evaluations()}
+    given |= {key: changes.pop(key) for key in list(changes) if key in given}
+    facts = collect_facts(
+        given["recipe"],
+        given["iterations"],
+        given["evaluations"],
+        weights=weights(),
+        pictures=["pictures/curves.png"],
+        lookup=lambda *_: CardLicense("apache-2.0"),
+    )
+    changes = {"prompt": PROMPT, "architecture": Architecture(name="MistralForCausalLM", context=32_768)} | changes
+    return facts.model_copy(update=changes)

@@ -1,0 +1,159 @@
+"""Checks of the evaluation, and of what happens on the Hub."""
+
+from kto_release.records import EvalRecord, Interval
+from kto_release.release.card_tables import scales
+from kto_release.release.checklist import HF, OURS, USERS, Items, Outcome, Subject, failed, not_measured, passed
+
+ITEMS = Items()
+
+
+def _published(subject: Subject) -> list[EvalRecord]:
+    return subject.facts.evaluation_of(subject.facts.last.model.name)
+
+
+@ITEMS.item("evaluated", f"{HF} (performance metrics)")
+def _evaluated(subject: Subject) -> Outcome:
+    records = _published(subject)
+    bare = [record.score for record in records if "win_rate" not in record.intervals]
+    if bare:
+        return failed(f"a score without an interval: {', '.join(bare)}")
+    if not records:
+        return not_measured("no answers of the published model were judged")
+    return passed("; ".join(f"{record.score}: {_percent(record.intervals['win_rate'])}" for record in records))
+
+
+def _percent(interval: Interval) -> str:
+    return f"{interval.value:.1f} ({interval.low:.1f} to {interval.high:.1f}, n = {interval.n})"
+
+
+@ITEMS.item("evaluation-complete", USERS)
+def _evaluation_complete(subject: Subject) -> Outcome:
+    records = _published(subject)
+    partial = [f"{one.n_missing} missing, {one.n_failed} failed" for one in records if one.partial or one.n_failed]
+    if partial:
+        return not_measured("; ".join(partial))
+    if not records:
+        return not_measured("no evaluation")
+    return passed(f"{', '.join(str(record.n_total) for record in records)} judgements, none missing or failed")
+
+
+@ITEMS.item("judge-reliable", USERS)
+def _judge_reliable(subject: Subject) -> Outcome:
+    records = _published(subject)
+    reasons = dict.fromkeys(reason for record in records for reason in record.unreliable_because)
+    if reasons:
+        return not_measured("; ".join(reasons))
+    return passed("nothing speaks against the judge") if records else not_measured("no evaluation")
+
+
+@ITEMS.item("not-gamed", USERS)
+def _not_gamed(subject: Subject) -> Outcome:
+    records = _published(subject)
+    reasons = dict.fromkeys(reason for record in records for reason in record.gamed)
+    if reasons:
+        return not_measured(f"the score may be gamed, and the card says so: {'; '.join(reasons)}")
+    return passed("no pattern that games a judge in the answers") if records else not_measured("no evaluation")
+
+
+@ITEMS.item("better-than-initial", OURS)
+def _better_than_initial(subject: Subject) -> Outcome:
+    shown = [_against_initial(record, subject) for record in _published(subject)]
+    for state in ("failed", "passed", "not measured"):
+        for outcome in shown:
+            if outcome.state == state:
+                return outcome
+    return not_measured("no evaluation against the initial model")
+
+
+def _against_initial(record: EvalRecord, subject: Subject) -> Outcome:
+    """Against the initial model's answers directly, or by intervals that do not touch."""
+    interval = record.intervals.get("win_rate")
+    if interval is None or not record.reliable or not interval.reliable:
+        return not_measured("the score is not to be relied on")
+    low, high = 50.0, 50.0
+    if record.reference != "initial":
+        same = next((one for one in scales(subject.facts.evaluations).values() if record in one), [])
+        initial = [
+            one.intervals.get("win_rate") for one in same if one.model is not None and one.model.name == "initial"
+        ]
+        if not initial or initial[-1] is None:
+            return not_measured("the initial model was not evaluated")
+        low, high = initial[-1].low, initial[-1].high
+    told = f"{_percent(interval)}, the initial model {low:.1f}" + (f" to {high:.1f}" if high > low else "")
+    if interval.low > high:
+        return passed(told)
+    return failed(told) if interval.high < low else not_measured(f"not distinguishable: {told}")
+
+
+@ITEMS.item("held-out-accuracy", OURS)
+def _held_out_accuracy(subject: Subject) -> Outcome:
+    accuracy = subject.facts.last.probe.preference_accuracy
+    if accuracy is None:
+        return not_measured("no held-out pairs")
+    told = f"{accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%}, n = {accuracy.n})"
+    if accuracy.low > 0.5:
+        return passed(told)
+    return failed(f"below one half: {told}") if accuracy.high < 0.5 else not_measured(f"not above one half: {told}")
+
+
+@ITEMS.item("no-overlap", USERS)
+def _no_overlap(subject: Subject) -> Outcome:
+    shared = [
+        f"{number} prompts of {record.partition.name} are in {name}"
+        for record in subject.facts.iterations
+        for name, number in record.partition.overlaps.items()
+        if number and name in ("held_out", "alpaca_eval")
+    ]
+    if shared:
+        return not_measured(f"how it does on unseen prompts: {'; '.join(shared)}")
+    looked = {name for record in subject.facts.iterations for name in record.partition.overlaps}
+    if not looked & {"held_out", "alpaca_eval"}:
+        return not_measured("training prompts were not compared with held-out prompts or instructions")
+    return passed(f"no training prompt is in {' or '.join(sorted(looked & {'held_out', 'alpaca_eval'}))}")
+
+
+@ITEMS.item("staged", f"{USERS} (E5, E6)")
+def _staged(subject: Subject) -> Outcome:
+    record = subject.found.published
+    if record is None:
+        return not_measured(
+            "nothing was sent yet; it goes to a branch, is verified there, and is promoted in one commit"
+        )
+    return passed(f"{record.files} files at {record.commit[:12]}…: {record.verified}")
+
+
+@ITEMS.item("repository", f"{USERS} (E7)")
+def _repository(subject: Subject) -> Outcome:
+    name = subject.section.repo_id
+    if name is None:
+        return not_measured("the recipe has no release.repo_id")
+    if subject.found.published is not None:
+        return passed(f"{name}: the token may write there")
+    return not_measured(f"{name}: rights are looked at before the first byte is sent")
+
+
+@ITEMS.item("visibility", f"{HF} (visibility, gated access)")
+def _visibility(subject: Subject) -> Outcome:
+    gate = f"gated ({subject.section.gated})" if subject.section.gated else "not gated"
+    return passed(f"{'private until you open it' if subject.section.private else 'public once verified'}, {gate}")
+
+
+@ITEMS.item("new-version", f"{HF} (new version)")
+def _new_version(subject: Subject) -> Outcome:
+    old = subject.section.predecessor
+    return passed(f"the card of {old} gets new_version") if old else not_measured("the recipe names no predecessor")
+
+
+@ITEMS.item("signed", f"{USERS} (E9)")
+def _signed(subject: Subject) -> Outcome:
+    return passed("OpenSSF signature") if subject.found.signed else not_measured("not signed: who made it is not shown")
+
+
+ITEMS.by_hand("collection", f"{HF} (collections)", "add it to a collection on the Hub yourself")
+ITEMS.by_hand("demo", f"{HF} (demo)", "a Space is yours to make")
+ITEMS.by_hand(
+    "quantized",
+    f"{HF} (quantised versions)",
+    "none is made; theirs name this as base_model, base_model_relation: quantized",
+)
+ITEMS.by_hand("after-release", f"{HF} (sharing, community, usage)", "for people, after the release")
