@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -39,8 +39,8 @@ class ModelSection(Section):
     revision: str | None = None
     """Branch, tag or commit of `base` on the Hub; null takes main, and the commit found is recorded."""
     template: str = "base"
-    """Chat template: a name in templates/ (tulu_v2, chatml, zephyr, mistral, llama3), a .jinja file, or "base" to keep
-    the base model's own."""
+    """Chat template: a name in templates/ (tulu_v2, chatml, zephyr, mistral, llama3), a .jinja file, or "base" to
+    keep the base model's own."""
     trust_remote_code: bool = False
     """Run Python code that the model's repository carries. Only for repositories that you have read."""
 
@@ -57,7 +57,7 @@ class DataSection(Section):
     split: str = "train"
     """The split that is cut where `partitions` is a number. Ignored for files."""
     held_out: str | float | None = None
-    """Feedback that is never trained on: a split, a file, or the share (0 to 0.5) of prompts to hold out; null: none."""
+    """Feedback never trained on: a split, a file, or the share (0 to 0.5) of prompts to hold out; null: none."""
     format: Literal["auto", "pairs", "labels", "scores", "sharegpt"] = "auto"
     """Layout of a row; "auto" tells it from the columns."""
     score_threshold: float | None = None
@@ -173,7 +173,7 @@ class TrainSection(Section):
     stop_if: Annotated[list[StopRule], Field(json_schema_extra=NOT_IDENTITY)] = []
     """Rules on the probe after each iteration that stop the run before the next."""
     probe_prompts: int = Field(default=8, ge=0)
-    """Held-out prompts that are answered greedily after each iteration to measure length, endings and repetition."""
+    """Held-out prompts that are answered after each iteration to measure KL, length, endings and repetition."""
     probe_tokens: int = Field(default=128, ge=1)
     """Most new tokens of such an answer."""
     seed: int = 0
@@ -424,7 +424,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         recipe = Recipe.model_validate(plain)
     except ValidationError as error:
         raise RecipeError.from_problems(
-            str(path), [*_problems(error, plain)], todo="mend these keys; docs/recipe.md describes every one"
+            str(path), [*_problems(error)], todo="mend these keys; docs/recipe.md describes every one"
         ) from None
     return _with_absolute_paths(recipe, path.resolve().parent)
 
@@ -483,7 +483,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _problems(error: ValidationError, plain: Mapping[str, Any]) -> Iterator[str]:
+def _problems(error: ValidationError) -> Iterator[str]:
     for item in error.errors():
         location = [part for part in item["loc"] if part not in ("openai", "local", "recorded")]
         key = ".".join(map(str, location))

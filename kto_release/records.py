@@ -125,12 +125,12 @@ class Probe(Facts):
     preference_accuracy: Interval | None
     """Share of held-out pairs whose desirable answer has the higher log pi - log pi_initial; null without pairs."""
     kl_initial: float | None
-    """Mean of log pi - log pi_initial, in nats per answer, over the model's own greedy answers to held-out prompts: an estimate
-    of the KL divergence."""
+    """Mean of log pi - log pi_initial, in nats per answer, over answers that the model itself samples at temperature 1:
+    an estimate of the KL divergence, without bias."""
     kl_previous: float | None
     """The same against the model that the iteration began with."""
     mean_length: float | None
-    """Mean new tokens of a greedy answer to the probe prompts."""
+    """Mean new tokens of such an answer."""
     ended: float | None
     """Share of those answers that end by themselves."""
     repetition: float | None
@@ -159,7 +159,8 @@ class IterationRecord(Facts):
     training: TrainingFacts
     probe: Probe
     logprobs: dict[str, float]
-    """log pi of the saved fp32 model on a few held-out (else partition) rows, by the row's digest: what a reload must reproduce."""
+    """log pi of the saved fp32 model on a few held-out (else partition) rows, by the row's digest: what a reload must
+    give again."""
     environment: Environment
 
 

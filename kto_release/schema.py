@@ -13,9 +13,9 @@ INTRODUCTION = """# The recipe, key by key
 
 Generated from `kto_release/recipe.py` by `make docs`; a test compares them.
 
-A recipe is a YAML file. `--set a.b=c` on the command line wins over the file, the file over the default. Unknown keys are
-errors, and all problems are reported at once. Relative paths are relative to the recipe. For completion in an editor, put
-this line at the top of a recipe: `# yaml-language-server: $schema=schema.json` (with the path of `recipes/schema.json`).
+A recipe is a YAML file. `--set a.b=c` on the command line wins over the file, the file over the default. Unknown keys
+are errors, and all problems are reported at once. Relative paths are relative to the recipe. For completion in an
+editor, put `# yaml-language-server: $schema=schema.json` (with the path of `recipes/schema.json`) at a recipe's top.
 """
 
 

@@ -4,7 +4,6 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports a library that reads these at import.
@@ -71,9 +70,9 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def cli() -> Iterator[Path]:
+def cli() -> Path:
     """Path of the installed `kto-release`."""
     path = Path(sys.executable).parent / "kto-release"
     if not path.exists():
         pytest.skip("kto-release is not installed as a command beside this Python")
-    yield path
+    return path

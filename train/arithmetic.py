@@ -16,7 +16,7 @@ def resolve_precision(train: TrainSection) -> str:
     available = (
         torch.cuda.is_bf16_supported(including_emulation=False)
         if torch.cuda.is_available()
-        else bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        else bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - there is no public question
     )
     if train.precision == "bf16" and not available:
         raise ModelError("this hardware has no bf16", todo="set train.precision to fp32, or auto")

@@ -1,7 +1,7 @@
 """Attention over prompt trees: a prompt is causal, a branch sees its prompt and itself.
 
-Registered with transformers' AttentionInterface, so any model that uses it gains prompt trees without changes. Each part
-goes through PyTorch's scaled_dot_product_attention by itself: no dense mask over a pack, no padding.
+Registered with transformers' AttentionInterface, so any model that uses it gains prompt trees without changes. Each
+part goes through PyTorch's scaled_dot_product_attention by itself: no dense mask over a pack, no padding.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ def tree_attention(
     query_1HTD: Tensor,
     key_1HTD: Tensor,
     value_1HTD: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | None,  # noqa: ARG001 - the interface's; trees say by themselves who sees whom
     scaling: float | None = None,
     dropout: float = 0.0,
     spans: tuple[Span, ...] | None = None,

@@ -1,4 +1,4 @@
-"""What all iterations of a run share: the initial model, its tokenizer with the template, the tokens of every partition."""
+"""What all iterations of a run share: the initial model, its tokenizer with the template, every partition's tokens."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -27,9 +27,8 @@ def show_plan(run: Run, launch: Path | None = None) -> None:
     train = recipe.train
     console.heading(f"Plan of {recipe.name}")
     console.say(f"model      {recipe.model.base}, template {recipe.model.template}")
-    console.say(
-        f"feedback   {', '.join(Path(source).name if Path(source).is_absolute() else source for source in recipe.data.sources)}"
-    )
+    names = [Path(source).name if Path(source).is_absolute() else source for source in recipe.data.sources]
+    console.say(f"feedback   {', '.join(names)}")
     console.say(f"iterations {recipe.data.iterations}, reference: {train.reference}")
     how = "all weights in fp32" if train.lora is None else f"LoRA of rank {train.lora.rank}"
     console.say(
@@ -72,6 +71,8 @@ def _memory_and_tokenizer(run: Run, launch: Path | None) -> Any:
 
 def _count_rows(run: Run) -> None:
     found = find_partitions(run.recipe.data)
+    for source in {s.hub_id for s in found.iterations[0].sources if s.hub_id and s.revision is None}:
+        console.warn(f"not shown: rows and tokens of {source!r}, since the Hub can't be reached")
     console.say(f"partitions {', '.join(partition.name for partition in found.iterations)}")
 
 
@@ -124,7 +125,8 @@ def _samples(tokens: Tokens, work: Work, tokenizer: Any, max_length: int) -> Non
         console.say(f"  prompt, {len(prompt)} tokens, not trained on: {_ids(prompt)}")
         console.say(f"    {tokenizer.decode(prompt)!r}")
         console.say(
-            f"  completion, {len(completion)} tokens at positions {len(prompt)} to {len(prompt) + len(completion) - 1}, all trained on: {_ids(completion)}"
+            f"  completion, {len(completion)} tokens at positions {len(prompt)} to {len(prompt) + len(completion) - 1}, "
+            f"all trained on: {_ids(completion)}"
         )
         console.say(f"    {tokenizer.decode(completion)!r}")
         other = tokens.partner(prompt_number, partner, max_length)

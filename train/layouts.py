@@ -2,12 +2,13 @@
 
 Told apart by the columns of a row, or named by `data.format`:
 
-    pairs     prompt, chosen, rejected           strings or message lists (Snorkel's and UltraFeedback's repeat the prompt)
+    pairs     prompt, chosen, rejected           strings or message lists (Snorkel's repeat the prompt)
     labels    prompt, completion, label          TRL; also output for completion (HALOs), or messages + label
     scores    prompt, completions, scores        at least data.score_threshold is desirable
     sharegpt  conversations, chosen, rejected    {from, value} turns; or conversations + label (kto_tag)
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,10 +30,11 @@ class Feedback(NamedTuple):
 
     @property
     def messages(self) -> list[Message]:
+        """The prompt as messages."""
         return [{"role": role, "content": content} for role, content in self.prompt]
 
 
-class RowProblem(ValueError):
+class RowProblem(ValueError):  # noqa: N818 - it is a problem of the row, told in its words
     """What is wrong with one row, in words that follow "row N: "."""
 
 
@@ -48,8 +50,8 @@ def detect(columns: Sequence[str]) -> str:
     if has & set(LABEL_COLUMNS):
         return "labels"
     raise RowProblem(
-        f"columns {', '.join(sorted(has)) or 'none'} make no known layout; expected prompt, chosen, rejected (pairs), or "
-        "prompt, completion, label (labels), or prompt, completions, scores (scores), or conversations (sharegpt)"
+        f"columns {', '.join(sorted(has)) or 'none'} make no known layout; expected prompt, chosen, rejected (pairs), "
+        "or prompt, completion, label (labels), or prompt, completions, scores (scores), or conversations (sharegpt)"
     )
 
 
@@ -129,7 +131,7 @@ def _scored(row: Mapping[str, Any], threshold: float | None) -> list[Feedback]:
     prompt = _prompt(row)
     found = []
     for completion, score in zip(completions, scores, strict=True):
-        if isinstance(score, bool) or not isinstance(score, int | float) or score != score:
+        if isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score):
             raise RowProblem(f"score {score!r} is no number")
         side = completion if isinstance(completion, str) else _turns(completion, "completions")
         found.append(_feedback(*_split(side, prompt, "completions"), score >= threshold))

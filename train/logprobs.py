@@ -44,7 +44,7 @@ def teach_trees(model: nn.Module) -> None:
 
 
 def branch_logprobs(model: nn.Module, pack: Pack) -> Tensor:
-    """Log pi(branch | prompt) of each branch of a pack: summed over its tokens, shape (N,), fp32 or fp64.
+    """log pi(branch | prompt) of each branch of a pack: summed over its tokens, shape (N,), fp32 or fp64.
 
     `pack` is on the model's device.
     """

@@ -62,8 +62,8 @@ def estimate(config: Any, train: TrainSection, devices: Devices, *, bf16: bool, 
     """The memory of one device. `config` is the model's transformers configuration.
 
     Weights, gradients and AdamW's two moments are fp32 (16 bytes a parameter in all); with LoRA the base has neither
-    gradients nor moments. Activations: with checkpointing one fp32 input a layer, and one layer's inner values; without,
-    every layer's. Measured peaks were within a third of it on the machines it was tried on; allocators add to it.
+    gradients nor moments. Activations: with checkpointing one fp32 input a layer, and one layer's inner values; without
+    it, every layer's. What allocators and libraries keep for themselves comes on top.
     """
     parameters, layers, hidden, inner, vocabulary = _shapes(config)
     lora = train.lora

@@ -17,6 +17,7 @@ from kto_release.recipe import ModelSection, TrainSection
 from kto_release.records import Interval, Probe
 from kto_release.train import reference
 from kto_release.train.arithmetic import autocast, load_model
+from kto_release.train.attention import NAME
 from kto_release.train.logprobs import branch_logprobs
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import Branch, Tree, make_packs
@@ -106,7 +107,7 @@ class Prober:
                 torch.cuda.empty_cache()
 
     def _held_out_logps(self, loaded: Any, model: Scored) -> NDArray[np.float64] | None:
-        """Log pi of each held-out completion under a model, shape (F,)."""
+        """log pi of each held-out completion under a model, shape (F,)."""
         held_out = self.held_out
         if held_out is None:
             return None
@@ -141,7 +142,6 @@ class Prober:
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
             mask[row, width - len(prompt) :] = 1
-        attention = loaded.config._attn_implementation
         loaded.set_attn_implementation("sdpa")
         generation = loaded.generation_config
         ends = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
@@ -158,7 +158,7 @@ class Prober:
                 pad_token_id=pad,
                 use_cache=True,
             )
-        loaded.set_attn_implementation(attention)
+        loaded.set_attn_implementation(NAME)
         answers = []
         for prompt, row in zip(prompts, made[:, width:].cpu().numpy(), strict=True):
             end = next((place for place, token in enumerate(row.tolist()) if token in ends), None)
@@ -177,7 +177,7 @@ class Prober:
         return logps
 
     def check_logps(self, path: Path, tokens: Tokens) -> dict[str, float]:
-        """Log pi of the first few feedback of `tokens`, in fp32, by digest: what a reload must give again."""
+        """log pi of the first few feedback of `tokens`, in fp32, by digest: what a reload must give again."""
         with self._loaded(Scored(path, "")) as loaded, torch.no_grad():
             found = {}
             for number in range(min(CHECK_ROWS, len(tokens))):

@@ -33,7 +33,7 @@ class Reference(NamedTuple):
     """Feedback of the partition."""
 
     def of(self, prompts: IntArray, completions: IntArray) -> NDArray[np.float64]:
-        """Log pi_ref for these pairs."""
+        """log pi_ref for these pairs."""
         keys = prompts * self.feedback + completions
         places = np.searchsorted(self.keys_K, keys)
         if not np.array_equal(self.keys_K[places], keys):
@@ -111,7 +111,7 @@ def compute(
     reduce: Callable[[Tensor], Tensor] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Reference:
-    """Log pi of every wanted pair under `model`, shared between ranks.
+    """log pi of every wanted pair under `model`, shared between ranks.
 
     Args:
         model: taught by `teach_trees`; on its device, in the wrapping of its rank.
@@ -119,7 +119,8 @@ def compute(
         keys_K: from `wanted`.
         max_length: where KL partners are cut.
         tokens_per_pack: most tokens of a forward pass.
-        rank, ranks: which share is computed here.
+        rank: which share is computed here.
+        ranks: how many there are.
         reduce: sums a tensor over ranks.
         advance: called with the number of pairs done.
     """

@@ -202,7 +202,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     @contextlib.contextmanager
     def _gradients(self, model: nn.Module, synchronise: bool) -> Iterator[None]:
         # DeepSpeed reads the state and steps at the boundary by itself; DDP and FSDP take the context.
-        self.accelerator.gradient_state._set_sync_gradients(synchronise)
+        self.accelerator.gradient_state._set_sync_gradients(synchronise)  # noqa: SLF001 - as Trainer's own loop does
         with contextlib.nullcontext() if synchronise else self.accelerator.no_sync(model):
             yield
 

@@ -64,6 +64,7 @@ class Pack(NamedTuple):
     """The slot of each branch."""
 
     def to(self, device: torch.device) -> "Pack":
+        """The same pack with its tensors on a device."""
         return self._replace(
             ids_T=self.ids_T.to(device),
             positions_T=self.positions_T.to(device),
