@@ -45,11 +45,11 @@ def paragraphs(text: str) -> Raw:
 
 
 def code(value: object) -> Raw:
-    """An inline code span; a bar is escaped, so that it can stand in a table."""
+    """An inline code span. Not for tables: a bar in it would end the cell."""
     text = plain(value)
     ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") or not text else ""
-    return Raw(f"{ticks}{pad}{text}{pad}{ticks}".replace("|", "\\|"))
+    return Raw(f"{ticks}{pad}{text}{pad}{ticks}")
 
 
 def fence(text: str, language: str = "") -> Raw:

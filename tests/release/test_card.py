@@ -269,6 +269,40 @@ def test_a_result_that_can_not_be_relied_on_stays_out_of_the_metadata(change: di
     assert said[next(iter(change))] in card
 
 
+def test_an_unreliable_accuracy_stays_out_of_the_metadata() -> None:
+    """Held-out accuracy whose interval does not hold stands on the card with a dagger, and not in model-index."""
+    plain = changed(plain_iteration(3), ("probe", "preference_accuracy"), _few_pairs())
+    card = render_card(seed_facts(iterations=[*iterations(2), IterationRecord.model_validate(plain)], evaluations=[]))
+    assert "| 64.0 (20.0 to 90.0) † |" in card
+    assert "model-index" not in front(card)
+
+
+def _few_pairs() -> dict[str, Any]:
+    return {"value": 0.64, "low": 0.2, "high": 0.9, "n": 4, "method": "Wilson", "reliable": False}
+
+
+def test_each_iteration_has_its_own_win_rate() -> None:
+    """The table of iterations gives every model its own score, and none to one that was not evaluated."""
+    card = render_card(seed_facts(evaluations=[evaluations()[1], evaluations()[3]]))
+    lines = [line for line in card.split("## How it was made")[1].splitlines() if re.match(r"\| [123] ", line)]
+    assert [line.rsplit(" | ", 1)[1] for line in lines] == [
+        "21.2 (18.6 to 24.0) |",
+        "not measured |",
+        "29.4 (26.8 to 32.2) |",
+    ]
+
+
+@pytest.mark.parametrize("source", ["javascript:alert(1)", "data:text/html,x", "see the paper", "http:// x"])
+def test_only_web_addresses_become_links(source: str) -> None:
+    """The source of a stated result that is no http(s) address is shown, and is no link."""
+    plain = recipe().dump()
+    plain["release"]["stated_results"][0]["source"] = source
+    card = render_card(seed_facts(recipe=Recipe.model_validate(plain)))
+    section = card.split("## Stated results")[1].split("\n## ")[0]
+    assert "link_open" not in [child.type for token in MarkdownIt().parse(section) for child in token.children or []]
+    assert source.split(":", maxsplit=1)[0] in section
+
+
 def test_scores_under_different_judges_never_share_a_table() -> None:
     """Two judges give two tables, each under its judge's name, and two columns in the table of iterations."""
     both = [EvalRecord.model_validate(plain_evaluation(3, judge)) for judge in ("judge-a", "judge-b")]
