@@ -10,7 +10,7 @@ ITEMS = Items()
 REQUIRED_METADATA = ("language", "license", "library_name", "pipeline_tag", "tags")
 
 
-@ITEMS.item("metadata-valid", f"{USERS} (E1)")
+@ITEMS.item("metadata-valid", f"{USERS}: metadata refused after gigabytes were sent")
 def _metadata_valid(subject: Subject) -> Outcome:
     wrong = metadata_problems(metadata(subject.facts))
     if wrong:
@@ -25,7 +25,7 @@ def _metadata_complete(subject: Subject) -> Outcome:
     return failed(f"the card lacks {', '.join(absent)}") if absent else passed(", ".join(plain))
 
 
-@ITEMS.item("license", f"{HF} (license); {USERS} (E2)")
+@ITEMS.item("license", f"{HF} (license); {USERS}: wrong or missing licences")
 def _license(subject: Subject) -> Outcome:
     license_ = subject.facts.license
     if license_.problem:
@@ -38,7 +38,7 @@ def _license(subject: Subject) -> Outcome:
     return passed(f"{license_.license_name or license_.id}, {license_.how}, fits base model and data")
 
 
-@ITEMS.item("base-model", f"{HF} (base model); {USERS} (E3)")
+@ITEMS.item("base-model", f"{HF} (base model); {USERS}: a base model lost on local paths")
 def _base_model(subject: Subject) -> Outcome:
     base = subject.facts.base
     if base.hub_id is None:
@@ -55,7 +55,7 @@ def _datasets(subject: Subject) -> Outcome:
     )
 
 
-@ITEMS.item("results-in-metadata", f"{USERS} (E4)")
+@ITEMS.item("results-in-metadata", f"{USERS}: results in no format that the Hub reads")
 def _results_in_metadata(subject: Subject) -> Outcome:
     index = metadata(subject.facts).get("model-index") or []
     names = [metric["name"] for entry in index for result in entry["results"] for metric in result["metrics"]]
@@ -101,7 +101,11 @@ _in_card(
     "card-limits", f"{HF} (limitations and biases)", "Limits", _no_limits, "the recipe's own words, and general ones"
 )
 _in_card(
-    "card-papers", f"{HF} (papers); {USERS} (E10)", "More", lambda _: None, "arXiv:2402.01306 linked, BibTeX for all"
+    "card-papers",
+    f"{HF} (papers); {USERS}: asked for paper links afterwards",
+    "More",
+    lambda _: None,
+    "arXiv:2402.01306 linked, BibTeX for all",
 )
 ITEMS.by_hand(
     "card-snippets-run", f"{HF} (verify snippets)", "kto-release's tests run them on a small model, not on this one"

@@ -42,7 +42,7 @@ def _iterations_finished(subject: Subject) -> Outcome:
     return passed(f"all {planned} iterations of the recipe")
 
 
-@ITEMS.item("lineage-unbroken", USERS)
+@ITEMS.item("lineage-unbroken", f"{USERS}: chains that silently restarted")
 def _lineage_unbroken(subject: Subject) -> Outcome:
     records = subject.facts.iterations
     for before, after in itertools.pairwise(records):
@@ -96,10 +96,15 @@ def _share(value: float | None) -> str:
     return "nothing" if value is None else f"{value:.1%}"
 
 
-_weights("weights-complete", USERS, ("missing", "unexpected"), "{tensors} tensors, as in the initial model")
+_weights(
+    "weights-complete",
+    f"{USERS}: checkpoints with tensors missing",
+    ("missing", "unexpected"),
+    "{tensors} tensors, as in the initial model",
+)
 _weights("weights-shapes", OURS, ("shape",), "every tensor has the shape of the initial model's")
 _weights("weights-finite", OURS, ("finite",), "{parameters:,} values, none of them NaN or infinite")
-_weights("weights-filled", USERS, ("empty",), "no tensor is empty or all zeros")
+_weights("weights-filled", f"{USERS}: empty checkpoints", ("empty",), "no tensor is empty or all zeros")
 _weights("weights-changed", OURS, ("changed",), "{changed_share:.1%} of the values differ from the initial model's")
 _weights("weights-rounding", OURS, ("rounding",), "rounding to {dtype} loses {share} of the training")
 
@@ -119,7 +124,7 @@ def _weights_evaluated(subject: Subject) -> Outcome:
     return passed(f"evaluated were the published values, in {weights.dtype}")
 
 
-@ITEMS.item("weights-reloaded", USERS)
+@ITEMS.item("weights-reloaded", f"{USERS}: saving that fails silently")
 def _weights_reloaded(subject: Subject) -> Outcome:
     reload = subject.found.reload
     if reload is None or not reload.recorded:
@@ -146,7 +151,7 @@ def _far(found: Mapping[str, float], expected: Mapping[str, float], relative: fl
     return None
 
 
-@ITEMS.item("safe-files", f"{HF} (safetensors); {USERS} (E8)")
+@ITEMS.item("safe-files", f"{HF} (safetensors); {USERS}: files flagged as unsafe")
 def _safe_files(subject: Subject) -> Outcome:
     files = [path for path in subject.bundle.rglob("*") if path.is_file()]
     unsafe = sorted(path.name for path in files if path.suffix not in SAFE_SUFFIXES)
@@ -157,7 +162,7 @@ def _safe_files(subject: Subject) -> Outcome:
     return passed(f"{len(files)} files: weights as safetensors, nothing pickled, no code")
 
 
-@ITEMS.item("one-model", f"{HF} (separate repositories); {USERS} (E10)")
+@ITEMS.item("one-model", f"{HF} (separate repositories); {USERS}: asked for one repository per checkpoint")
 def _one_model(subject: Subject) -> Outcome:
     folders = {path.parent for path in subject.bundle.rglob("*.safetensors")}
     return passed("one set of weights") if folders == {subject.bundle} else failed("more than one set of weights")
@@ -171,7 +176,7 @@ def _no_secrets(subject: Subject) -> Outcome:
     return failed("; ".join(secrets)) if secrets else passed("no token, key or path of this machine in any file")
 
 
-@ITEMS.item("template-proved", USERS)
+@ITEMS.item("template-proved", f"{USERS}: two BOS tokens, other ids when served")
 def _template_proved(subject: Subject) -> Outcome:
     number = subject.found.conversations
     if number is None:
@@ -179,7 +184,7 @@ def _template_proved(subject: Subject) -> Outcome:
     return passed(f"{number} conversations give the same ids before and after publishing")
 
 
-@ITEMS.item("template-as-trained", USERS)
+@ITEMS.item("template-as-trained", f"{USERS}: another template than in training")
 def _template_as_trained(subject: Subject) -> Outcome:
     prompt = subject.facts.prompt
     if prompt is None:

@@ -26,7 +26,7 @@ def _percent(interval: Interval) -> str:
     return f"{interval.value:.1f} ({interval.low:.1f} to {interval.high:.1f}, n = {interval.n})"
 
 
-@ITEMS.item("evaluation-complete", USERS)
+@ITEMS.item("evaluation-complete", f"{USERS}: scores of fewer instructions than they claim")
 def _evaluation_complete(subject: Subject) -> Outcome:
     records = _published(subject)
     partial = [f"{one.n_missing} missing, {one.n_failed} failed" for one in records if one.partial or one.n_failed]
@@ -37,7 +37,7 @@ def _evaluation_complete(subject: Subject) -> Outcome:
     return passed(f"{', '.join(str(record.n_total) for record in records)} judgements, none missing or failed")
 
 
-@ITEMS.item("judge-reliable", USERS)
+@ITEMS.item("judge-reliable", f"{USERS}: plausible numbers by the wrong judge")
 def _judge_reliable(subject: Subject) -> Outcome:
     records = _published(subject)
     reasons = dict.fromkeys(reason for record in records for reason in record.unreliable_because)
@@ -46,7 +46,7 @@ def _judge_reliable(subject: Subject) -> Outcome:
     return passed("nothing speaks against the judge") if records else not_measured("no evaluation")
 
 
-@ITEMS.item("not-gamed", USERS)
+@ITEMS.item("not-gamed", f"{USERS}: one constant answer that wins")
 def _not_gamed(subject: Subject) -> Outcome:
     records = _published(subject)
     reasons = dict.fromkeys(reason for record in records for reason in record.gamed)
@@ -96,7 +96,7 @@ def _held_out_accuracy(subject: Subject) -> Outcome:
     return failed(f"below one half: {told}") if accuracy.high < 0.5 else not_measured(f"not above one half: {told}")
 
 
-@ITEMS.item("no-overlap", USERS)
+@ITEMS.item("no-overlap", f"{USERS}: training on what is evaluated")
 def _no_overlap(subject: Subject) -> Outcome:
     shared = [
         f"{number} prompts of {record.partition.name} are in {name}"
@@ -112,7 +112,7 @@ def _no_overlap(subject: Subject) -> Outcome:
     return passed(f"no training prompt is in {' or '.join(sorted(looked & {'held_out', 'alpaca_eval'}))}")
 
 
-@ITEMS.item("staged", f"{USERS} (E5, E6)")
+@ITEMS.item("staged", f"{USERS}: uploads that hang, and half a release on main")
 def _staged(subject: Subject) -> Outcome:
     record = subject.found.published
     if record is None:
@@ -122,7 +122,7 @@ def _staged(subject: Subject) -> Outcome:
     return passed(f"{record.files} files at {record.commit[:12]}…: {record.verified}")
 
 
-@ITEMS.item("repository", f"{USERS} (E7)")
+@ITEMS.item("repository", f"{USERS}: no rights, found out after hours")
 def _repository(subject: Subject) -> Outcome:
     name = subject.section.repo_id
     if name is None:
@@ -144,7 +144,7 @@ def _new_version(subject: Subject) -> Outcome:
     return passed(f"the card of {old} gets new_version") if old else not_measured("the recipe names no predecessor")
 
 
-@ITEMS.item("signed", f"{USERS} (E9)")
+@ITEMS.item("signed", f"{USERS}: no signatures")
 def _signed(subject: Subject) -> Outcome:
     return passed("OpenSSF signature") if subject.found.signed else not_measured("not signed: who made it is not shown")
 

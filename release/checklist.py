@@ -19,7 +19,7 @@ from kto_release.run import write_atomically
 CHECKLIST = "checklist.json"
 
 HF = "Hugging Face's model release checklist"
-USERS = "what people who publish models complain about"
+USERS = "complaint of people who publish models"
 OURS = "kto-release"
 
 State = Literal["passed", "failed", "not measured"]
