@@ -32,8 +32,8 @@ def show_plan(run: Run, launch: Path | None = None) -> None:
     console.say(f"iterations {recipe.data.iterations}, reference: {train.reference}")
     how = "all weights in fp32" if train.lora is None else f"LoRA of rank {train.lora.rank}"
     console.say(
-        f"training   {how}, beta {train.beta:g}, learning rate {train.learning_rate:g}, {train.batch_size} feedback per "
-        f"step, {train.epochs} epoch{'s' if train.epochs > 1 else ''}, max_length {train.max_length}"
+        f"training   {how}, beta {train.beta:g}, learning rate {train.learning_rate:g}, {train.batch_size} feedback "
+        f"per step, {train.epochs} epoch{'s' if train.epochs > 1 else ''}, max_length {train.max_length}"
     )
     done = len(run.iteration_records())
     if done:
@@ -124,8 +124,9 @@ def _samples(tokens: Tokens, work: Work, tokenizer: Any, max_length: int) -> Non
         console.say(f"row {tokens.row_F[feedback] + 1}, {label}; its prompt is shared by {siblings} completions")
         console.say(f"  prompt, {len(prompt)} tokens, not trained on: {_ids(prompt)}")
         console.say(f"    {tokenizer.decode(prompt)!r}")
+        last = len(prompt) + len(completion) - 1
         console.say(
-            f"  completion, {len(completion)} tokens at positions {len(prompt)} to {len(prompt) + len(completion) - 1}, "
+            f"  completion, {len(completion)} tokens at positions {len(prompt)} to {last}, "
             f"all trained on: {_ids(completion)}"
         )
         console.say(f"    {tokenizer.decode(completion)!r}")

@@ -218,7 +218,7 @@ def _hub_facts(data: DataSection) -> tuple[str | None, dict[str, str | None]]:
             info = HfApi().dataset_info(hub_id, revision=data.revision, timeout=20)
         except (RepositoryNotFoundError, HFValidationError):
             raise DataError(
-                f"no such data set: {hub_id!r} is no file here, and the Hub knows none of that name, or keeps it private",
+                f"no such data set: {hub_id!r} is no file here, and the Hub knows none of that name, or hides it",
                 todo="mend data.source, or `hf auth login` for a private one",
             ) from None
         except RevisionNotFoundError:
