@@ -134,14 +134,17 @@ def _start(options: dict[str, Any], rank: int, devices: int, log: Path) -> _Repl
 
 
 def _close(replicas: Sequence[_Replica]) -> None:
+    """Let each replica end by itself, then make sure of it, and of everything that it started."""
     for replica in replicas:
         replica.pipe.close()
-        replica.lifeline.close()
     for replica in replicas:
         replica.process.join(SECONDS_TO_CLOSE)
+        replica.lifeline.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(replica.process.pid, signal.SIGKILL)
         if replica.process.is_alive():
             replica.process.kill()
-            replica.process.join()
+        replica.process.join()
 
 
 def _serve(pipe: Connection, lifeline: Connection, options: dict[str, Any], rank: int, devices: int, log: str) -> None:
@@ -163,17 +166,16 @@ def _serve(pipe: Connection, lifeline: Connection, options: dict[str, Any], rank
         try:
             command, work, how = pipe.recv()
         except EOFError:
-            break
+            return
         try:
             for index, result in getattr(worker, command)(work, how):
                 pipe.send(("one", (index, result)))
             pipe.send(("end", None))
         except BrokenPipeError:
-            break
+            return
         except Exception as error:
             _report(pipe, error)
             raise
-    os.killpg(0, signal.SIGKILL)
 
 
 def _report(pipe: Connection, error: Exception) -> None:

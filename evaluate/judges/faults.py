@@ -1,6 +1,7 @@
 """What went wrong with a request, and whether trying again can help."""
 
 import re
+import socket
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -37,6 +38,13 @@ TODO = {
     402: "see to the account's balance",
     403: "check that the key may use this model",
     404: "check eval.judge.model and base_url",
+}
+
+
+WORDS: dict[type[BaseException], str] = {
+    ConnectionRefusedError: "connection refused",
+    ConnectionResetError: "connection reset",
+    socket.gaierror: "no such host",
 }
 
 
@@ -78,10 +86,13 @@ def _clean(text: str, key: str) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason, such as "Connection refused"."""
+    """The innermost reason, such as "connection refused"."""
     inner: BaseException = error
     while inner.__cause__ or inner.__context__:
         inner = inner.__cause__ or inner.__context__ or inner
+    for kind, words in WORDS.items():
+        if isinstance(inner, kind):
+            return words
     return f"{type(inner).__name__}: {inner}" if str(inner) else type(inner).__name__
 
 

@@ -19,7 +19,7 @@ from kto_release.errors import JudgeError
 from kto_release.evaluate.judges import Done, Failure, Question, Verdict
 from kto_release.evaluate.judges.faults import Fault, Kind, classify
 from kto_release.evaluate.judges.prompt import FOREIGN_MARKS, LETTERS, JudgePrompt
-from kto_release.evaluate.judges.reading import Unreadable, read_body, read_verdict
+from kto_release.evaluate.judges.reading import Unreadable, read_body, read_usage, read_verdict
 from kto_release.recipe import OpenAIJudge as Section
 from kto_release.records import JudgeFacts
 
@@ -146,6 +146,7 @@ class OpenAIJudge:
                     if question is _END:
                         return
                     done(question, await self._answer(client, question, tries=self._section.max_retries + 1))
+                    self._check_spent()
 
             workers = [asyncio.create_task(work()) for _ in range(self._section.concurrency)]
             try:
@@ -196,15 +197,16 @@ class OpenAIJudge:
             messages=self._prompt.fill(question.instruction, question.first, question.second),
             **self._request,
         )
-        verdict = read_verdict(read_body(response.content))
-        price = self._price(*verdict.tokens) if verdict.tokens else None
-        self._pay(price)
+        body = read_body(response.content)
+        tokens = read_usage(body)
+        price = self._price(*tokens) if tokens else None
+        self._spent += price or 0.0
+        verdict = read_verdict(body)
         marked = FOREIGN_MARKS.search(question.first) or FOREIGN_MARKS.search(question.second)
         flagged = f"an answer holds {marked[0]!r}, which the endpoint may take for structure" if marked else None
-        return verdict._replace(price=price, flagged=flagged)
+        return verdict._replace(tokens=tokens, price=price, flagged=flagged)
 
-    def _pay(self, price: float | None) -> None:
-        self._spent += price or 0.0
+    def _check_spent(self) -> None:
         limit = self._section.max_cost
         if limit is not None and self._spent > limit:
             raise JudgeError(

@@ -40,15 +40,18 @@ def read_verdict(body: dict[str, Any]) -> Verdict:
     first, second = (sum(p for token, p in top if token.strip() == letter) for letter in LETTERS)
     mass = first + second
     if mass <= 0:
-        tokens = ", ".join(repr(token) for token, _ in top[:SHOWN_TOKENS])
-        raise Unreadable(f"no answer letter among the likeliest tokens: {tokens}")
+        shown = ", ".join(repr(token) for token, _ in top[:SHOWN_TOKENS])
+        raise Unreadable(f"no answer letter among the likeliest tokens: {shown}")
+    return Verdict(first / mass, min(mass, 1.0), choice)
+
+
+def read_usage(body: dict[str, Any]) -> tuple[int, int] | None:
+    """Tokens read and written, by the endpoint's count; null where it gives none."""
     usage = body.get("usage")
-    tokens = None
-    if isinstance(usage, dict):
-        counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if all(isinstance(count, int) for count in counts):
-            tokens = (int(counts[0] or 0), int(counts[1] or 0))
-    return Verdict(first / mass, min(mass, 1.0), choice, tokens)
+    if not isinstance(usage, dict):
+        return None
+    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return (read, written) if isinstance(read, int) and isinstance(written, int) else None
 
 
 def _likeliest(choice: dict[str, Any]) -> list[tuple[str, float]]:
