@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kto_release.errors import DataError, KtoReleaseError
+from kto_release.errors import DataError, HubError, KtoReleaseError
 from kto_release.evaluate.positions import COUNT
 
 if TYPE_CHECKING:
@@ -46,7 +46,11 @@ def fetch_lc_data() -> LcData:
     """The official data, from the Hub at the pinned revision or its cache. Raises `HubError` or `DataError`."""
     from kto_release.evaluate.prompts import fetch
 
-    path = fetch(FILE)
+    try:
+        path = fetch(FILE)
+    except HubError as error:
+        todo = "connect to the Hub once, or give --lc-data FILE, or score without it: --no-lc"
+        raise HubError(error.problem, todo=todo) from None
     data = read_lc_data(path)
     if not data.official:
         raise DataError(
