@@ -126,7 +126,7 @@ def fetch(name: str) -> Path:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON file (.json, .json.gz, .json.xz) that holds a list of them. Raises `DataError`."""
-    openers = {".gz": gzip.open, ".xz": lzma.open}
+    openers: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
     try:
         with openers.get(path.suffix, open)(path, "rt", encoding="utf-8") as file:
             rows = json.load(file)

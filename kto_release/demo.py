@@ -61,7 +61,7 @@ def demo(runs: Path, *, prepare_only: bool = False) -> None:
     _summarize(run, records, result, time.monotonic() - started)
 
 
-def _summarize(run: Run, records: Sequence[IterationRecord], result: EvalRecord, seconds: float) -> None:
+def _summarize(run: Run, records: Sequence[IterationRecord], result: EvalRecord | None, seconds: float) -> None:
     rows: list[list[str]] = []
     for record in records:
         accuracy = record.probe.preference_accuracy
@@ -74,15 +74,16 @@ def _summarize(run: Run, records: Sequence[IterationRecord], result: EvalRecord,
                 "" if accuracy is None else f"{accuracy.n} pairs; chance is 0.5",
             ]
         )
-    for name, interval in result.intervals.items():
+    for name, interval in result.intervals.items() if result else ():
         rows.append(
             [name.replace("_", " "), f"{interval.value:.1f}% [{interval.low:.1f}, {interval.high:.1f}]", result.score]
         )
-    rows.append(["judge", "reliable" if result.reliable else "NOT reliable", "; ".join(result.unreliable_because)])
+    if result is not None:
+        rows.append(["judge", "reliable" if result.reliable else "NOT reliable", "; ".join(result.unreliable_because)])
     rows.append(["time", f"{seconds / 60:.1f} minutes", ""])
     console.heading("What came out")
     console.table("Quickstart", ["", "measured", ""], rows)
-    folders = [folder for folder, record in run.eval_records() if record.finished == result.finished]
+    folders = [folder for folder, record in run.eval_records() if record == result]
     for title, path in {
         "curves": run.path / "curves.png",
         "model": run.iteration(len(records)) / "model",

@@ -212,7 +212,8 @@ def _hub_facts(data: DataSection) -> tuple[str | None, dict[str, str | None]]:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    revision, licenses = data.revision, {}
+    revision = data.revision
+    licenses: dict[str, str | None] = {}
     for hub_id in data.sources:
         try:
             info = HfApi().dataset_info(hub_id, revision=data.revision, timeout=20)

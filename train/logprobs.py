@@ -17,7 +17,7 @@ CHUNK_LOGITS = 2**24
 # Shape suffixes: T tokens of a pack, C completion tokens, N branches, E hidden size.
 
 
-def teach_trees(model: nn.Module) -> None:
+def teach_trees(model: Any) -> None:
     """Let a transformers causal language model compute branch log-probabilities in its own forward.
 
     In the forward itself and not beside it, so that DDP, FSDP and DeepSpeed, which act around `forward`, gather the
@@ -59,7 +59,7 @@ def branch_logprobs(model: nn.Module, pack: Pack) -> Tensor:
     return logps_N
 
 
-def _token_logprobs(hidden_CE: Tensor, head: nn.Module, targets_C: Tensor) -> Tensor:
+def _token_logprobs(hidden_CE: Tensor, head: Any, targets_C: Tensor) -> Tensor:
     vocabulary = getattr(head, "out_features", 0) or head.weight.shape[0]
     chunk = max(1, CHUNK_LOGITS // int(vocabulary))
     parts = []
@@ -72,7 +72,7 @@ def _token_logprobs(hidden_CE: Tensor, head: nn.Module, targets_C: Tensor) -> Te
     return torch.cat(parts)
 
 
-def _chunk_logprobs(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+def _chunk_logprobs(hidden: Tensor, head: Any, targets: Tensor) -> Tensor:
     logits = head(hidden)
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
@@ -80,7 +80,7 @@ def _chunk_logprobs(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def check_against_plain_forward(model: nn.Module, ids: list[int], tolerance: float = 1e-3) -> None:
+def check_against_plain_forward(model: Any, ids: list[int], tolerance: float = 1e-3) -> None:
     """Compare our log-probability of a sequence with the model's own logits; both in the model's own precision.
 
     Finds models whose head does more than a matrix product (soft caps, scaled logits) or whose attention is not what

@@ -72,7 +72,7 @@ class Prober:
             own = self._held_out_logps(loaded, model)
             answers = self._answers(loaded)
             answer_logps = self._answer_logps(loaded, answers)
-        others = {}
+        others: dict[str, tuple[str, NDArray[np.float64], NDArray[np.float64] | None]] = {}
         for name, other in {"previous": parent, "initial": initial}.items():
             same = [known for known in others.values() if known[0] == other.sha256]
             if same:

@@ -66,8 +66,8 @@ def _likeliest(choice: dict[str, Any]) -> list[tuple[str, float]]:
     top = []
     for entry in entries:
         token, logprob = (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
-        number = isinstance(logprob, int | float) and not isinstance(logprob, bool)
-        if not (isinstance(token, str) and number and not math.isnan(logprob) and logprob <= 1e-3):
+        number = float(logprob) if isinstance(logprob, int | float) and not isinstance(logprob, bool) else math.nan
+        if not (isinstance(token, str) and number <= 1e-3):  # NaN compares as false
             raise Unreadable("the answer holds log-probabilities that are none")
-        top.append((token, math.exp(logprob)))
+        top.append((token, math.exp(number)))
     return top
