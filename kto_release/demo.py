@@ -74,11 +74,10 @@ def _summarize(run: Run, records: Sequence[IterationRecord], result: EvalRecord 
                 "" if accuracy is None else f"{accuracy.n} pairs; chance is 0.5",
             ]
         )
-    for name, interval in result.intervals.items() if result else ():
-        rows.append(
-            [name.replace("_", " "), f"{interval.value:.1f}% [{interval.low:.1f}, {interval.high:.1f}]", result.score]
-        )
     if result is not None:
+        for name, interval in result.intervals.items():
+            shown = f"{interval.value:.1f}% [{interval.low:.1f}, {interval.high:.1f}]"
+            rows.append([name.replace("_", " "), shown, result.score])
         rows.append(["judge", "reliable" if result.reliable else "NOT reliable", "; ".join(result.unreliable_because)])
     rows.append(["time", f"{seconds / 60:.1f} minutes", ""])
     console.heading("What came out")

@@ -160,7 +160,7 @@ def _is_placeholder(value: object) -> bool:
 
 def _is_hub_id(name: str) -> bool:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported, not in __all__
+    from huggingface_hub.utils import validate_repo_id  # exported, not in __all__
 
     try:
         validate_repo_id(name)
