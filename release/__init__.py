@@ -10,6 +10,7 @@ from kto_release import console
 from kto_release.errors import ReleaseError
 from kto_release.records import ReleaseRecord
 from kto_release.release.bundle import Bundle, build
+from kto_release.release.checklist import refuse, show_checklist
 from kto_release.release.collect import Material, collect
 from kto_release.release.manifest import MANIFEST
 from kto_release.release.options import Options, Target, target_of
@@ -45,21 +46,30 @@ def publish(run: Run, *, dry_run: bool = False, options: Options | None = None) 
         bundle = build(run, material, options)
         show_bundle(bundle.path, bundle.manifest)
         show_target(target)
-        refuse(material, dry_run=dry_run)
+        show_checklist(bundle.checklist)
+        approve(material, bundle, options, dry_run=dry_run)
         if dry_run:
             console.say("Nothing was sent.")
         elif target is not None:
             send(material, bundle, target)
 
 
-def refuse(material: Material, *, dry_run: bool) -> None:
-    """Stop where the run lacks something that a release needs; a dry run only says so."""
-    if not material.lacking:
-        return
-    listed = "\n".join(f"  - {line}" for line in material.lacking)
-    if not dry_run:
+def approve(material: Material, bundle: Bundle, options: Options, *, dry_run: bool) -> None:
+    """Stop where the run lacks what a release needs, or a check says no; a dry run only says that it would."""
+    try:
+        refuse_lacking(material)
+        refuse(bundle.checklist, options.require)
+    except ReleaseError as error:
+        if not dry_run:
+            raise
+        console.warn(f"this would be refused. {error}")
+
+
+def refuse_lacking(material: Material) -> None:
+    """Raise `ReleaseError` where the run lacks something that a release must have."""
+    if material.lacking:
+        listed = "\n".join(f"  - {line}" for line in material.lacking)
         raise ReleaseError(f"this can't be published yet:\n{listed}", todo="complete the run, or the recipe")
-    console.warn(f"this can't be published yet:\n{listed}")
 
 
 def send(material: Material, bundle: Bundle, target: Target) -> None:

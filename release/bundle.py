@@ -18,17 +18,24 @@ import yaml
 
 from kto_release import __version__
 from kto_release.errors import ReleaseError, RunError
-from kto_release.models import LocalModel
+from kto_release.models import LocalModel, load_tokenizer
 from kto_release.recipe import Recipe
-from kto_release.records import WeightFacts
+from kto_release.records import IterationRecord, WeightFacts
 from kto_release.release.card import write_card
+from kto_release.release.chat_template import published_template, replay, write_template
+from kto_release.release.checklist import CHECKLIST, Checklist, Found, Subject, checklist, write_checklist
 from kto_release.release.collect import Material
 from kto_release.release.facts import CardFacts, collect_facts
+from kto_release.release.judgements import released, write_jsonl
 from kto_release.release.manifest import MANIFEST, SIGNATURE, Link, Manifest, Result, list_files
-from kto_release.release.options import Options
+from kto_release.release.options import Options, wished
+from kto_release.release.reload import check_reload
+from kto_release.release.scan import scan
 from kto_release.release.signing import PUBLIC_KEY, sign, write_public_key
+from kto_release.release.template_test import PUBLISHED, TEST, TRAINING
 from kto_release.release.weights import prepare_weights
 from kto_release.run import Run, write_atomically
+from kto_release.templates import eos_ids
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -40,7 +47,6 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "merges.txt",
     "spiece.model",
-    "chat_template.jinja",
 )
 ALLOWED = (
     "README.md",
@@ -51,10 +57,11 @@ ALLOWED = (
     "model-[0-9]*-of-[0-9]*.safetensors",
     "model.safetensors.index.json",
     *TOKENIZER_FILES,
-    "chat_template*.jinja",
+    PUBLISHED,
+    TRAINING,
+    TEST,
     PUBLIC_KEY,
-    "template_test.json",
-    "checklist.json",
+    CHECKLIST,
     "recipe.yaml",
     "records/*.json",
     "judgements/*.jsonl",
@@ -74,6 +81,7 @@ class Bundle(NamedTuple):
 
     path: Path
     manifest: Manifest
+    checklist: Checklist
 
 
 def build(run: Run, material: Material, options: Options) -> Bundle:
@@ -89,6 +97,7 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
         for name in weights.files:
             _link(material.folder / "weights" / name, folder / name)
         _write_configuration(source, config, folder, weights)
+        _write_template(run, source, last, folder, replace=options.replace_template)
         _write_records(run, material, folder)
         if options.sign is not None:
             write_public_key(folder, options.sign)
@@ -103,12 +112,24 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
         )
         write_card(folder, facts)
         _copy_license(base, folder, facts)
+        reload = check_reload(run, last, weights, folder, source=source, base=base.path)
+        if reload is not None:
+            write_atomically(folder / "records" / "reload.json", _json(reload.model_dump(mode="json")))
         _refuse_unlisted(folder)
+        found = Found(
+            conversations=replay(folder),
+            reload=reload,
+            secrets=[str(finding) for finding in scan(folder)],
+            signed=options.sign is not None,
+        )
+        checks = checklist(Subject(facts, wished(run.recipe.release, options), folder, found))
+        write_checklist(folder, checks)
+        write_checklist(material.folder, checks)
         manifest = _manifest(run, material, weights, folder)
         write_atomically(folder / MANIFEST, manifest.spelled())
         if options.sign is not None:
             sign(folder, options.sign, earlier=done / SIGNATURE)
-    return Bundle(done, manifest)
+    return Bundle(done, manifest, checks)
 
 
 def _weights(run: Run, material: Material, source: Path, base: LocalModel, *, tied: bool) -> WeightFacts:
@@ -172,6 +193,14 @@ def _write_configuration(source: Path, config: dict[str, Any], folder: Path, wei
             shutil.copyfile(source / name, folder / name)
 
 
+def _write_template(run: Run, source: Path, record: IterationRecord, folder: Path, *, replace: bool) -> None:
+    """Prove the chat template, and write it where every reader looks for it."""
+    local = LocalModel(source, record.model.name, None, None)
+    tokenizer = load_tokenizer(local, trust_remote_code=run.recipe.model.trust_remote_code)
+    choice = published_template(run.recipe.release.template, tokenizer, record, replace=replace)
+    write_template(folder, tokenizer, choice.template, eos_ids(folder))
+
+
 def _write_records(run: Run, material: Material, folder: Path) -> None:
     write_atomically(
         folder / "recipe.yaml", yaml.safe_dump(portable(run.recipe), sort_keys=False, allow_unicode=True, width=120)
@@ -181,15 +210,17 @@ def _write_records(run: Run, material: Material, folder: Path) -> None:
             folder / "records" / f"iteration-{record.iteration}.json", _json(record.model_dump(mode="json"))
         )
     for where, evaluation in material.evaluations:
-        write_atomically(folder / _record_path(run, where), _json(evaluation.model_dump(mode="json")))
+        name = _name_of(run, where)
+        write_atomically(folder / f"records/{name}.json", _json(evaluation.model_dump(mode="json")))
+        write_atomically(folder / f"judgements/{name}.jsonl", write_jsonl(released(where, evaluation)))
     for picture in sorted(path for path in run.path.glob("*.png") if ".part." not in path.name):
         (folder / "pictures").mkdir(exist_ok=True)
         shutil.copyfile(picture, folder / "pictures" / picture.name)
 
 
-def _record_path(run: Run, where: Path) -> str:
-    """Where the record of an evaluation stands in the release: eval/a/b/c becomes records/eval--a--b--c.json."""
-    return f"records/{'--'.join(where.relative_to(run.path).parts)}.json"
+def _name_of(run: Run, where: Path) -> str:
+    """What an evaluation is called in the release: eval/a/b/c becomes eval--a--b--c."""
+    return "--".join(where.relative_to(run.path).parts)
 
 
 def _copy_license(base: LocalModel, folder: Path, facts: CardFacts) -> None:
@@ -256,7 +287,8 @@ def _manifest(run: Run, material: Material, weights: WeightFacts, folder: Path) 
                 length_controlled_winrate=record.length_controlled_winrate,
                 intervals=record.intervals,
                 reliable=record.reliable,
-                record=_record_path(run, where),
+                record=f"records/{_name_of(run, where)}.json",
+                judgements=f"judgements/{_name_of(run, where)}.jsonl",
             )
             for where, record in material.evaluations
         ],

@@ -6,6 +6,7 @@ sees half a release. Every step looks at what the Hub holds first, so the same c
 off and changes nothing where all is done. Tokens come from the environment or the Hub's own store, and go nowhere else.
 """
 
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ class Pushed(NamedTuple):
 
 def push(bundle: Path, digest: str, target: Target, *, endpoint: str | None = None) -> Pushed:
     """Publish the files of `bundle`, whose manifest has `digest`. Raises `HubError`, which says what the Hub holds."""
-    hub = Repository(target, digest, endpoint)
+    hub = Repository(target, digest, endpoint, scratch=bundle.parent)
     goal = local_files(bundle)
     with hub.step("signing in"):
         hub.sign_in()
@@ -93,8 +94,8 @@ def local_files(bundle: Path) -> dict[str, LocalFile]:
 class Repository:
     """The target repository, and what is known of its state."""
 
-    def __init__(self, target: Target, digest: str, endpoint: str | None) -> None:
-        self.target, self.repo_id = target, target.repo_id
+    def __init__(self, target: Target, digest: str, endpoint: str | None, *, scratch: Path) -> None:
+        self.target, self.repo_id, self.scratch = target, target.repo_id, scratch
         self.api = HfApi(endpoint=endpoint, library_name="kto-release", library_version=__version__)
         self.staging = STAGING + digest[:12]
         self.user = ""
@@ -230,7 +231,7 @@ class Repository:
         wrong = [f"{name}: missing" for name in sorted(goal.keys() - remote.keys())]
         wrong += [f"{name}: not part of the release" for name in sorted(remote.keys() - goal.keys())]
         downloaded = compared = 0
-        with tempfile.TemporaryDirectory(prefix="kto-release-verify-") as scratch:
+        with self._folder() as folder:
             for name in sorted(goal.keys() & remote.keys()):
                 lfs = remote[name].lfs
                 if lfs is not None and not self.target.read_back:
@@ -238,7 +239,7 @@ class Repository:
                     digest = lfs.sha256
                 else:
                     downloaded += 1
-                    digest = file_sha256(self._download(name, commit, Path(scratch)))
+                    digest = file_sha256(self._download(name, commit, folder))
                 if digest != goal[name].sha256:
                     wrong.append(f"{name}: sha256 {digest[:12]}… there, {goal[name].sha256[:12]}… here")
         if wrong:
@@ -250,6 +251,14 @@ class Repository:
             )
         how = f"{downloaded} files downloaded again and hashed"
         return how + (f", {compared} large ones compared by the Hub's sha256" if compared else "")
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        """A folder for downloads, beside the bundle: weights may not fit into /tmp. That of a killed try is removed."""
+        for left in self.scratch.glob(".verify-*"):
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=self.scratch, prefix=".verify-") as folder:
+            yield Path(folder)
 
     def _download(self, name: str, commit: str, folder: Path) -> Path:
         return Path(self.api.hf_hub_download(self.repo_id, name, revision=commit, local_dir=folder))
@@ -308,10 +317,10 @@ class Repository:
         """Set new_version on the predecessor's card."""
         from huggingface_hub import ModelCard
 
-        with tempfile.TemporaryDirectory(prefix="kto-release-card-") as scratch:
+        with self._folder() as folder:
             head = str(self.api.repo_info(predecessor).sha)
             try:
-                path = self.api.hf_hub_download(predecessor, "README.md", revision=head, local_dir=scratch)
+                path = self.api.hf_hub_download(predecessor, "README.md", revision=head, local_dir=folder)
                 card = ModelCard(Path(path).read_text(encoding="utf-8"))
             except EntryNotFoundError:
                 card = ModelCard("---\n{}\n---\n")

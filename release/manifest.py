@@ -58,6 +58,8 @@ class Result(Facts):
     reliable: bool
     record: str
     """Path of the whole record in the release."""
+    judgements: str | None
+    """Path of the judgements behind it."""
 
 
 class Manifest(Facts):

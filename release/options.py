@@ -72,6 +72,17 @@ def target_of(section: ReleaseSection, options: Options) -> Target | None:
     )
 
 
+def wished(section: ReleaseSection, options: Options) -> ReleaseSection:
+    """The recipe's release section as the command line wants it."""
+    return section.model_copy(
+        update={
+            "private": section.private and not options.public,
+            "gated": options.gated or section.gated,
+            "tag": options.tag or section.tag,
+        }
+    )
+
+
 def sign_with(key: Path | None, certificate: Path | None, chain: Sequence[Path], *, sigstore: bool) -> SignWith | None:
     """How to sign, from the command line; None: not at all. Raises `RecipeError` for what does not go together."""
     if sigstore and (key or certificate or chain):

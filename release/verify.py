@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple
 from pydantic import ValidationError
 
 from kto_release import __version__
-from kto_release.errors import HubError, ModelError, ReleaseError
+from kto_release.errors import HubError, ModelError, ReleaseError, ScoreError
 from kto_release.records import EvalRecord, IterationRecord
+from kto_release.release.judgements import SAME, read_jsonl, rescore
 from kto_release.release.manifest import MANIFEST, SIGNATURE, UNLISTED, Manifest, read_manifest
 from kto_release.release.signing import PUBLIC_KEY, Trust
 from kto_release.release.signing import check as check_signature
@@ -167,5 +168,29 @@ def read_records(folder: Path, manifest: Manifest) -> tuple[list[IterationRecord
 
 
 def rescored(folder: Path, manifest: Manifest, lc_data: Path | None) -> Iterator[Checked]:
-    """Win rates, computed again from the released judgements."""
-    yield Checked("scores", "not checked", "the judgements are not in this release")
+    """Win rates and length-controlled win rates, computed again from the released judgements."""
+    _, records = read_records(folder, manifest)
+    for result, record in zip(manifest.results, records, strict=True):
+        what = f"scores of {result.model}"
+        if result.judgements is None:
+            yield Checked(what, "not checked", "the judgements are not in this release")
+            continue
+        try:
+            again = rescore(read_jsonl(folder / result.judgements), record, lc_data)
+        except (ReleaseError, ScoreError) as error:
+            yield Checked(what, "failed", error.problem)
+            continue
+        pairs = {
+            "win rate": (again.win_rate, record.win_rate),
+            "length-controlled": (again.length_controlled_winrate, record.length_controlled_winrate),
+        }
+        shown = [f"{name} {made:.2f}" for name, (made, _) in pairs.items() if made is not None]
+        wrong = [
+            f"{name} {made:.4f}, not {stated}"
+            for name, (made, stated) in pairs.items()
+            if made is not None and (stated is None or abs(made - stated) > SAME)
+        ]
+        if again.no_length_control:
+            shown.append(f"length-controlled not checked: {again.no_length_control}")
+        evidence = f"{', '.join(wrong or shown)} from {record.n_total} judgements by {record.judge.name}"
+        yield Checked(what, "failed" if wrong else "passed", evidence)

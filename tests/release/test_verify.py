@@ -1,0 +1,228 @@
+"""`kto-release verify`: what a stranger finds out about a release."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from fake_hub import FakeHub
+from keys import make_key
+from releases import sha256_by_path
+from run_builder import build_run
+
+from kto_release.errors import HubError, ReleaseError
+from kto_release.release import Options, publish, verify
+from kto_release.release.manifest import Manifest, read_manifest
+from kto_release.release.signing import SignWith, Trust
+from kto_release.release.verify import Checked, check_release
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A signed bundle, and its maker's public key beside it as key.pub."""
+    folder = tmp_path_factory.mktemp("release")
+    run = build_run(folder, tiny_model, sections={"release": {"repo_id": "tester/tiny", "data_license": "mit"}})
+    private, _ = make_key(folder)
+    publish(run, dry_run=True, options=Options(sign=SignWith(key=private)))
+    shutil.copytree(run.release_folder / "bundle", folder / "bundle")
+    return folder
+
+
+@pytest.fixture
+def release(made: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    shutil.copytree(made / "bundle", tmp_path / "release")
+    return tmp_path / "release"
+
+
+def failures(folder: Path, trust: Trust | None = None) -> list[Checked]:
+    return [item for item in check_release(str(folder), trust=trust, rescore=True) if item.state == "failed"]
+
+
+def test_an_untouched_release_passes(release: Path, made: Path) -> None:
+    """Everything that can be checked passes; with the maker's key the release is authentic."""
+    checked = check_release(str(release), rescore=True, trust=Trust(key=made / "key.pub"))
+    assert {item.what: item.state for item in checked} == {
+        "release.json": "passed",
+        "files": "passed",
+        "model.sig": "passed",
+        "chat template": "passed",
+        "README.md": "passed",
+        "scores of initial": "passed",
+        "scores of iteration-1": "passed",
+        "scores of iteration-2": "passed",
+    }
+    assert [item.evidence for item in checked if item.what == "model.sig"] == [
+        "made by whom you trust: the release is authentic"
+    ]
+    assert [item.evidence for item in checked if item.what == "scores of iteration-2"] == [
+        "win rate 60.00 from 20 judgements by tiny-judge"
+    ]
+
+
+def test_a_signature_without_a_trusted_key_shows_no_maker(release: Path) -> None:
+    """By the key in the release itself a signature is whole, and no more is said."""
+    [found] = [item for item in check_release(str(release)) if item.what == "model.sig"]
+    assert found.state == "passed"
+    assert found.evidence == (
+        "whole, by the key in the release itself (signing_key.pem); that it is authentic only your own copy of it"
+        " shows: --key"
+    )
+
+
+def test_somebody_elses_key(release: Path, tmp_path: Path) -> None:
+    """A release that somebody else signed is not authentic."""
+    _, other = make_key(tmp_path, "other")
+    [found] = failures(release, Trust(key=other))
+    assert found.what == "model.sig"
+
+
+def test_any_flipped_byte_is_found_and_named(release: Path) -> None:
+    """One bit of each of several bytes of every file, the first and the last among them: the file is named each time.
+
+    Mutations that this finds: a manifest compared by its content only, a file without a hash, sizes instead of hashes.
+    """
+    tried = 0
+    for name in [*sha256_by_path(release)]:
+        path = release / name
+        whole = path.read_bytes()
+        places = {0, len(whole) - 1, *range(7, len(whole), max(1, len(whole) // 5))}
+        for place in sorted(places):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << (place % 8)
+            path.write_bytes(bytes(damaged))
+            assert name in {item.what for item in failures(release)}, (name, place)
+            tried += 1
+        path.write_bytes(whole)
+    assert failures(release) == []
+    assert tried > 100
+
+
+def test_every_byte_of_the_manifest_counts(release: Path) -> None:
+    """release.json has one spelling: each byte of it, spaces and line ends included, changed by one bit, is found."""
+    path = release / "release.json"
+    manifest = read_manifest(path)
+    small = manifest.model_copy(update={"files": manifest.files[:2], "results": [], "chain": manifest.chain[:1]})
+    whole = small.sealed().spelled().encode()
+    path.write_bytes(whole)
+    assert read_manifest(path).files == manifest.files[:2]
+    unnoticed, told = [], set()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << (place % 7)
+        path.write_bytes(bytes(damaged))
+        try:
+            read_manifest(path)
+            unnoticed.append(place)
+        except ReleaseError as error:
+            told.add(error.problem.split(",")[0].split(":")[0])
+    assert unnoticed == []
+    assert told == {"release.json was changed after it was made"}
+
+
+def test_a_missing_and_an_added_file_are_named(release: Path) -> None:
+    """A file that is gone, and one that was put beside the others."""
+    (release / "config.json").unlink()
+    (release / "pytorch_model.bin").write_bytes(b"pickle")
+    found = {item.what: item.evidence for item in failures(release)}
+    assert found["config.json"] == "missing"
+    assert found["pytorch_model.bin"] == "not part of the release"
+
+
+def test_a_forged_manifest_is_found_by_the_signature(release: Path, made: Path) -> None:
+    """Whoever changes a file *and* the manifest with its digest is found by the signature alone."""
+    (release / "generation_config.json").write_text("{}\n")
+    manifest = read_manifest(release / "release.json")
+    files = [
+        file.model_copy(update={"size": 3, "sha256": sha256_by_path(release)[file.path]})
+        if file.path == "generation_config.json"
+        else file
+        for file in manifest.files
+    ]
+    (release / "release.json").write_text(manifest.model_copy(update={"files": files}).sealed().spelled())
+    assert [item.what for item in failures(release)] == ["model.sig"]
+    (release / "model.sig").unlink()
+    assert [item.what for item in failures(release, Trust(key=made / "key.pub"))] == ["model.sig"]
+
+
+def reseal(release: Path, manifest: Manifest | None = None) -> None:
+    """Make the manifest fit the files again, as a maker with wrong numbers would have it."""
+    manifest = manifest or read_manifest(release / "release.json")
+    (release / "model.sig").unlink(missing_ok=True)
+    hashes = sha256_by_path(release)
+    files = [
+        file.model_copy(update={"size": (release / file.path).stat().st_size, "sha256": hashes[file.path]})
+        for file in manifest.files
+    ]
+    (release / "release.json").write_text(manifest.model_copy(update={"files": files}).sealed().spelled())
+
+
+def test_a_number_on_the_card_that_no_record_has(release: Path) -> None:
+    """A card that says more than the records do is found, with the line."""
+    card = release / "README.md"
+    card.write_text(card.read_text().replace("60.0 (37.5 to 82.5)", "80.0 (57.5 to 99.5)"))
+    reseal(release)
+    [found] = failures(release)
+    assert found.what == "README.md"
+    assert "says what the records do not" in found.evidence
+    assert "60.0 (37.5 to 82.5)" in found.evidence
+
+
+def test_a_score_that_the_judgements_do_not_give(release: Path) -> None:
+    """--rescore finds a record whose win rate is not that of the released judgements."""
+    path = release / "judgements" / "eval--iteration-2--sums--tiny-judge.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["preference"] = 1.0
+    path.write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))
+    reseal(release)
+    assert [(item.what, item.evidence) for item in failures(release)] == [
+        ("scores of iteration-2", "win rate 55.0000, not 60.0 from 20 judgements by tiny-judge")
+    ]
+
+
+def test_a_judgement_that_is_left_out(release: Path) -> None:
+    """Fewer judgements than the record has are an error, not another score."""
+    path = release / "judgements" / "eval--iteration-2--sums--tiny-judge.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    reseal(release)
+    [found] = failures(release)
+    assert found == ("scores of iteration-2", "failed", "19 judgements are scored, and the record has 20")
+
+
+def test_a_template_that_gives_other_ids(release: Path) -> None:
+    """A template changed by its maker after the test conversations were recorded is found by replaying them."""
+    for name in ("chat_template.jinja", "chat_template.training.jinja", "tokenizer_config.json"):
+        path = release / name
+        path.write_text(path.read_text().replace("<|assistant|>", "<|bot|>"))
+    reseal(release)
+    [found] = failures(release)
+    assert found.what == "chat template"
+
+
+def test_the_command_fails_with_every_difference(release: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command shows the table, and its one error names each file."""
+    (release / "config.json").unlink()
+    with pytest.raises(ReleaseError) as caught:
+        verify(str(release))
+    assert str(caught.value).startswith(
+        f"{str(release)!r} is not the release that was made:\n  - config.json: missing\n"
+    )
+    assert "config.json" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_release(tmp_path: Path) -> None:
+    """A folder that kto-release did not make is told as such."""
+    [found] = failures(tmp_path)
+    assert found.evidence == f"no release.json in {str(tmp_path)!r}: it is no release of kto-release"
+
+
+def test_no_such_repository(own_hub: FakeHub) -> None:
+    """A name that is neither a folder nor a repository."""
+    with pytest.raises(HubError) as caught:
+        verify("tester/nothing")
+    assert str(caught.value).replace(own_hub.url, "HUB") == (
+        "'tester/nothing' is no folder here, and can't be had from the Hub:"
+        " tester/nothing or a part of it is not there (404) (Repository not found)\n"
+        "  expected: a folder, or the id of a repository that you can read\n"
+        "  to do: mend the name or --revision; for a private repository: hf auth login"
+    )
