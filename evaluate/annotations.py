@@ -15,9 +15,9 @@ from kto_release import console
 from kto_release.errors import DataError, RecipeError, RunError, ScoreError
 from kto_release.evaluate import alpaca
 from kto_release.evaluate.judged import Judged
-from kto_release.evaluate.lc_data import LcData, fetch_lc_data, read_lc_data
-from kto_release.evaluate.placing import check_preference
-from kto_release.evaluate.positions import COUNT, position
+from kto_release.evaluate.lc_data import fetch_lc_data, read_lc_data
+from kto_release.evaluate.placing import check_preference, place
+from kto_release.evaluate.positions import position
 from kto_release.evaluate.prompts import read_rows
 from kto_release.evaluate.results import Compared, show, to_record
 from kto_release.evaluate.scores import score
@@ -63,16 +63,13 @@ def score_annotations(
     annotations = read_annotations(path)
     facts = _judge(annotations, judge)
     foreign = all(position(row.instruction) is None for row in annotations.rows)
-    data = None if foreign or not length_control else _lc_data(lc_data, annotations, allow_partial=allow_partial)
-    scores = score(
-        annotations.rows,
-        expected=[row.instruction for row in annotations.rows if row.sample == 0] if foreign else None,
-        lc_data=data,
-        bootstrap=bootstrap,
-        seed=seed,
-        allow_partial=allow_partial,
-    )
-    rows = sorted(annotations.rows, key=lambda row: (position(row.instruction) or 0, row.sample))
+    expected = [row.instruction for row in annotations.rows if row.sample == 0] if foreign else None
+    placed = place(annotations.rows, expected, allow_partial=allow_partial)
+    data = None
+    if length_control and placed.is_alpaca_eval and placed.complete:  # else there is no such rate to give
+        data = read_lc_data(lc_data) if lc_data else fetch_lc_data()
+    rows = placed.rows
+    scores = score(rows, expected=expected, lc_data=data, bootstrap=bootstrap, seed=seed, allow_partial=allow_partial)
     screening = screen([row.instruction for row in rows], [row.output for row in rows], [row.reference for row in rows])
     record = to_record(
         scores,
@@ -177,15 +174,6 @@ def _facts(name: str, *, official: bool) -> JudgeFacts:
         parameters={},
         official=official,
     )
-
-
-def _lc_data(path: Path | None, annotations: Annotations, *, allow_partial: bool) -> LcData | None:
-    if path is not None:
-        return read_lc_data(path)
-    positions = {position(row.instruction) for row in annotations.rows if row.preference is not None}
-    if allow_partial and len(positions) < COUNT:
-        return None  # no length-controlled rate comes of it: nothing needs to be fetched
-    return fetch_lc_data()
 
 
 def _compared(annotations: Annotations, rows: Sequence[Judged], path: Path, *, is_alpaca_eval: bool) -> Compared:

@@ -40,8 +40,11 @@ class Placed(NamedTuple):
         return not self.missing and not self.failed
 
 
-def place(rows: Sequence[Judged], expected: Sequence[str] | None) -> Placed:
-    """The rows in the order of the expected instructions, whatever order they come in. Raises `ScoreError`."""
+def place(rows: Sequence[Judged], expected: Sequence[str] | None, *, allow_partial: bool = False) -> Placed:
+    """The rows in the order of the expected instructions (null: AlpacaEval's), whatever order they come in.
+
+    Raises `ScoreError` where a row is foreign, doubled or out of range, or (without `allow_partial`) not all are there.
+    """
     for number, row in enumerate(rows, 1):
         check_preference(row.preference, f"row {number}")
     own = None if expected is None else {text: number for number, text in enumerate(expected)}
@@ -59,7 +62,7 @@ def place(rows: Sequence[Judged], expected: Sequence[str] | None) -> Placed:
     if repeated:
         numbers = [number for number, key in enumerate(keys, 1) if key in repeated]
         raise ScoreError(
-            f"{len(repeated)} instructions are judged more than once: {_ranges('row', numbers)}",
+            f"instructions that are judged more than once: {_ranges('row', numbers)}",
             expected="one row for each instruction",
             todo="keep the row that you mean",
         )
@@ -68,7 +71,10 @@ def place(rows: Sequence[Judged], expected: Sequence[str] | None) -> Placed:
     samples = max((row.sample for row in rows), default=0) + 1
     absent = sorted({(number, sample) for number in range(size) for sample in range(samples)} - set(keys))
     missing = [f"position {number}" if expected is None else _quoted(expected[number]) for number, _ in absent]
-    return Placed([rows[i] for i in order], [keys[i][0] for i in order], expected is None, size, missing)
+    placed = Placed([rows[i] for i in order], [keys[i][0] for i in order], expected is None, size, missing)
+    if not placed.complete and not allow_partial:
+        raise _incomplete(placed)
+    return placed
 
 
 def check_preference(value: object, where: str) -> None:
@@ -84,16 +90,16 @@ def check_preference(value: object, where: str) -> None:
         )
 
 
-def incomplete(placed: Placed) -> ScoreError:
+def _incomplete(placed: Placed) -> ScoreError:
     """The error that says how many instructions lack a preference, and which."""
     problems = []
     if placed.missing:
         positions = [int(text.split()[1]) for text in placed.missing] if placed.is_alpaca_eval else []
         which = _ranges("position", sorted(set(positions))) if positions else _listed(placed.missing)
-        problems.append(f"{len(placed.missing)} of {placed.expected} instructions have no judgement: {which}")
+        problems.append(f"no judgement for {len(placed.missing)} of {placed.expected} instructions: {which}")
     if placed.failed:
         shown = [f"{_quoted(row.instruction)} ({row.failure or 'no preference'})" for row in placed.failed]
-        problems.append(f"{len(shown)} of {placed.expected} judgements failed: {_listed(shown)}")
+        problems.append(f"failed judgements: {len(shown)} of {placed.expected}: {_listed(shown)}")
     return ScoreError(
         "\n".join(problems),
         expected="a judgement for every instruction"

@@ -12,7 +12,7 @@ from kto_release.errors import ScoreError
 from kto_release.evaluate.alpaca import WinRates, length_controlled, win_rates
 from kto_release.evaluate.judged import Judged, Scores
 from kto_release.evaluate.lc_data import LcData
-from kto_release.evaluate.placing import Placed, incomplete, place
+from kto_release.evaluate.placing import Placed, place
 from kto_release.evaluate.positions import COUNT
 from kto_release.evaluate.uncertainty import (
     length_controlled_replicates,
@@ -51,9 +51,7 @@ def score(
     Raises `ScoreError` where rows are duplicated or foreign, a preference is outside [1, 2], or, without
     `allow_partial`, instructions are missing or their judgement failed.
     """
-    placed = place(rows, expected)
-    if not placed.complete and not allow_partial:
-        raise incomplete(placed)
+    placed = place(rows, expected, allow_partial=allow_partial)
     good = [(number, row) for number, row in zip(placed.places, placed.rows, strict=True) if row.preference is not None]
     if not good:
         raise ScoreError("no judgement can be scored", todo="look at the reasons of the failed ones")
@@ -209,7 +207,7 @@ def _doubts(
 ) -> Iterable[str]:
     if not placed.complete:
         lost = len(placed.missing) + len(placed.failed)
-        yield f"partial: {lost} judgements are missing or failed, of {placed.expected} instructions"
+        yield f"partial: {lost} of {placed.expected} judgements are missing or failed"
     for interval in intervals.values():
         if not interval.reliable and interval.note:
             yield f"the interval is not to be relied on: {interval.note}"
