@@ -3,14 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help install demo test check docs help-snapshot bench-train clean
+.PHONY: help install demo test check docs help-snapshot clean
 
 help:
 	@echo "make demo         install, and run the quickstart through train, eval and publish"
 	@echo "make test         install, and run all tests"
 	@echo "make check        lint, format, types, and the tests of the built wheel"
 	@echo "make docs         the recipe's reference and schema, from the code"
-	@echo "make bench-train  training speed and memory beside TRL's KTOTrainer"
 	@echo "make clean        remove the environment and what was built"
 
 install: .venv/.installed
@@ -41,10 +40,6 @@ docs: install
 
 help-snapshot: install
 	$(BIN)/python -c "import sys; sys.path.insert(0, 'tests/kto_release'); import test_cli; test_cli.SNAPSHOT.write_text(test_cli.helps('$(BIN)/kto-release'))"
-
-bench-train: install
-	$(BIN)/pip install --quiet --editable '.[bench]'
-	$(BIN)/python benchmarks/training.py
 
 clean:
 	rm -rf .venv build dist *.egg-info
