@@ -77,7 +77,7 @@ def train(
 
     run = Run.open(loaded, runs)
     if dry_run:
-        stage.plan(run, launch)
+        stage.preview(run, launch)
     else:
         stage.train(run)
 
@@ -124,7 +124,7 @@ def evaluate(
     if lc_data is not None and no_lc:
         raise RecipeError("--lc-data and --no-lc at once", expected="one of them", todo="leave out the other")
     if compare is not None:
-        from kto_release.evaluate.comparison import compare_runs
+        from kto_release.evaluate.evaluations import compare_runs
 
         compare_runs(*compare, lc_data=lc_data, length_control=not no_lc, allow_partial=allow_partial)
         return

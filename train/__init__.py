@@ -41,7 +41,7 @@ def train(run: Run) -> list[IterationRecord]:
     return records
 
 
-def plan(run: Run, launch: Path | None = None) -> None:
+def preview(run: Run, launch: Path | None = None) -> None:
     """Show what `train` would do, without writing or training anything.
 
     Args:
