@@ -25,6 +25,7 @@ from kto_release.evaluate.reference import (
     stored_reference,
 )
 from kto_release.evaluate.results import show
+from kto_release.evaluate.training_prompts import training_prompts
 from kto_release.recipe import sha256_of
 from kto_release.records import EvalRecord
 from kto_release.run import Run
@@ -59,11 +60,13 @@ def evaluate(
             return None
         reference = _reference(run, stored, instructions, pool, judge)
         folder = run.eval_folder(candidate.name, instructions.name, folder_name(judge, reference))
-        compare = Compare(instructions, answers, reference, judge, pairs_of(instructions, answers.rows, reference))
+        pairs = pairs_of(instructions, answers.rows, reference)
+        trained_on = training_prompts(run, candidate.name, candidate.tokenizer)
+        compare = Compare(instructions, answers, reference, judge, pairs, trained_on)
         digest = inputs_digest(compare, recipe, control, allow_partial=allow_partial)
         record = finished(folder, digest)
         if record is None:
-            judgements = judge_pairs(judge, compare.pairs, folder)
+            judgements = judge_pairs(judge, pairs, folder)
             refuse_failures(judgements, recipe.max_failed)
             record = finish(folder, compare, judgements, recipe, control, digest, allow_partial=allow_partial)
     show(record)
@@ -97,5 +100,5 @@ def _reference(
 def folder_name(judge: Judge, reference: Reference) -> str:
     """Of a judge's folder: its name, and a digest of everything that tells it from another one's."""
     facts = judge.facts.model_dump(exclude={"name"})
-    digest = sha256_of({"judge": facts, "reference": [reference.name, reference.sha256]})
+    digest = sha256_of({"judge": [facts, judge.determines], "reference": [reference.name, reference.sha256]})
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', judge.facts.name)}-{digest[:8]}"

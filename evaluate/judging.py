@@ -9,7 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kto_release import console
 from kto_release.errors import JudgeError, RunError
@@ -51,7 +51,7 @@ def judge_pairs(judge: Judge, pairs: Sequence[Pair], folder: Path, *, label: str
     Raises `JudgeError` where the judge can't be used.
     """
     journal = Journal(folder / "judgements.jsonl")
-    questions = [question for number, pair in enumerate(pairs) for question in questions_of(number, pair, judge.facts)]
+    questions = [question for number, pair in enumerate(pairs) for question in questions_of(number, pair, judge)]
     distinct = {question.key: question for question in questions}
     open_questions = [question for key, question in distinct.items() if key not in journal.verdicts]
     if open_questions:
@@ -62,14 +62,14 @@ def judge_pairs(judge: Judge, pairs: Sequence[Pair], folder: Path, *, label: str
     return gather(judge.facts, pairs, questions, journal)
 
 
-def questions_of(number: int, pair: Pair, facts: JudgeFacts) -> Iterator[Question]:
+def questions_of(number: int, pair: Pair, judge: Judge) -> Iterator[Question]:
     """What to ask about a pair: nothing where the answers are the same, else one order or both."""
     if pair.reference == pair.answer:
         return
-    for order in ORDERS if facts.swap else (order_of(pair.instruction),):
+    for order in ORDERS if judge.facts.swap else (order_of(pair.instruction),):
         first, second = (pair.reference, pair.answer) if order == ORDERS[0] else (pair.answer, pair.reference)
         determines = {
-            "judge": _identity(facts),
+            "judge": judge.determines,
             "instruction": pair.instruction,
             "order": order,
             "first": first,
@@ -82,11 +82,6 @@ def order_of(instruction: str) -> Order:
     """The one order in which alpaca_eval asks about this instruction (its seed 0)."""
     switched = random.Random(f"is_switched_outputs{instruction}0").choices([False, True])[0]
     return ORDERS[int(switched)]
-
-
-def _identity(facts: JudgeFacts) -> dict[str, Any]:
-    """What of a judge determines a verdict; its name and whether both orders are asked do not."""
-    return facts.model_dump(include={"kind", "model", "endpoint", "prompt_sha256", "parameters"})
 
 
 class Journal:

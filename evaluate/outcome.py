@@ -1,6 +1,7 @@
 """The end of an evaluation: judgements become scores, and a judge's folder its files; results.json comes last."""
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from kto_release.evaluate.prompts import InstructionSet
 from kto_release.evaluate.reference import Reference, is_alpaca_eval
 from kto_release.evaluate.results import Compared, to_record
 from kto_release.evaluate.scores import score
+from kto_release.evaluate.screening import screen
 from kto_release.recipe import EvalSection, sha256_of
 from kto_release.records import EvalRecord
 from kto_release.run import read_record, write_atomically, write_record
@@ -25,6 +27,8 @@ class Compare(NamedTuple):
     reference: Reference
     judge: Judge
     pairs: list[Pair]
+    training_prompts: Iterable[str]
+    """Read where they are needed."""
 
 
 def inputs_digest(compare: Compare, evaluation: EvalSection, control: LcData | None, *, allow_partial: bool) -> str:
@@ -35,7 +39,7 @@ def inputs_digest(compare: Compare, evaluation: EvalSection, control: LcData | N
             "answers": compare.answers.sha256,
             "generator": compare.answers.generator,
             "reference": [compare.reference.name, compare.reference.sha256],
-            "judge": compare.judge.facts.model_dump(),
+            "judge": [compare.judge.facts.model_dump(), compare.judge.determines],
             "length_control": control.sha256 if control else None,
             "bootstrap": evaluation.bootstrap,
             "min_answer_mass": evaluation.min_answer_mass,
@@ -72,6 +76,13 @@ def finish(
         min_answer_mass=evaluation.min_answer_mass,
     )
     made = compare.answers.record
+    screening = screen(
+        [pair.instruction for pair in compare.pairs],
+        [pair.answer for pair in compare.pairs],
+        [pair.reference for pair in compare.pairs],
+        cut=[answer.cut for answer in compare.answers.rows],
+        training_prompts=compare.training_prompts,
+    )
     record = to_record(
         scores,
         Compared(
@@ -86,17 +97,17 @@ def finish(
         ),
         compare.judge.facts,
         lc_data=control,
-        screening={},
-        gamed=[],
+        screening=screening.counts,
+        gamed=screening.gamed,
     ).model_copy(update={"inputs_sha256": digest})
-    annotations = annotations_of(compare, judgements)
+    annotations = annotations_of(compare, judgements, screening.flags)
     write_atomically(folder / "annotations.json", json.dumps(annotations, indent=2, ensure_ascii=False) + "\n")
     write_record(folder / "results.json", record)
     return record
 
 
-def annotations_of(compare: Compare, judgements: Judgements) -> list[dict[str, Any]]:
-    """Rows in alpaca_eval's annotations.json format, with what we know more of each."""
+def annotations_of(compare: Compare, judgements: Judgements, flags: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
+    """Rows in alpaca_eval's annotations.json format, with what we know more of each; `flags`: what screening found."""
     return [
         {
             "instruction": pair.instruction,
@@ -113,10 +124,11 @@ def annotations_of(compare: Compare, judgements: Judgements) -> list[dict[str, A
             "preferences": list(row.preferences),
             "answer_mass": row.mass,
             "failure": row.failure,
-            "flagged": next((verdict.flagged for verdict in verdicts.values() if verdict.flagged), None),
+            "flags": list(kinds),
+            "tampered": next((verdict.flagged for verdict in verdicts.values() if verdict.flagged), None),
             "sample": pair.sample,
         }
-        for pair, row, verdicts in zip(compare.pairs, judgements.rows, judgements.verdicts, strict=True)
+        for pair, row, verdicts, kinds in zip(compare.pairs, judgements.rows, judgements.verdicts, flags, strict=True)
     ]
 
 

@@ -65,6 +65,8 @@ class Judge(Protocol):
     """Something that compares."""
 
     facts: JudgeFacts
+    determines: dict[str, Any]
+    """What of this judge determines a verdict: it goes into the key of every question."""
 
     def prepare(self, questions: int, characters: int) -> None:
         """Before the first question: is it usable, and affordable? `characters`: in all answers and instructions.
@@ -74,6 +76,11 @@ class Judge(Protocol):
 
     def ask(self, questions: Iterable[Question], done: Done) -> None:
         """Every question once. Raises `JudgeError` for a failure that asking again would not mend."""
+
+
+def determining(facts: JudgeFacts) -> dict[str, Any]:
+    """The facts that determine a verdict; a judge's short name, and whether both orders are asked, do not."""
+    return facts.model_dump(include={"kind", "model", "endpoint", "prompt_sha256", "parameters"})
 
 
 def open_judge(run: "Run", section: recipe.Judge, pool: "Engines") -> Judge:

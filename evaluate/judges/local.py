@@ -9,7 +9,7 @@ from typing import Any
 
 from kto_release.errors import JudgeError, ModelError
 from kto_release.evaluate.engines import Engines, Model, choose, context_length, version_of
-from kto_release.evaluate.judges import Done, Failure, Question, Verdict
+from kto_release.evaluate.judges import Done, Failure, Question, Verdict, determining
 from kto_release.evaluate.judges.prompt import LETTERS, JudgePrompt
 from kto_release.models import LocalModel, load_tokenizer, stored_weights
 from kto_release.recipe import LocalJudge as Section
@@ -55,6 +55,7 @@ class LocalJudge:
             },
             official=False,
         )
+        self.determines = determining(self.facts)
 
     @property
     def longest(self) -> int:

@@ -16,7 +16,7 @@ import openai
 
 from kto_release import console
 from kto_release.errors import JudgeError
-from kto_release.evaluate.judges import Done, Failure, Question, Verdict
+from kto_release.evaluate.judges import Done, Failure, Question, Verdict, determining
 from kto_release.evaluate.judges.faults import Fault, Kind, classify
 from kto_release.evaluate.judges.prompt import FOREIGN_MARKS, LETTERS, JudgePrompt
 from kto_release.evaluate.judges.reading import Unreadable, read_body, read_usage, read_verdict
@@ -73,6 +73,7 @@ class OpenAIJudge:
             parameters=request,
             official=False,
         )
+        self.determines = determining(self.facts)
 
     def _api_key(self) -> str:
         key = os.environ.get(self._section.api_key_env)
