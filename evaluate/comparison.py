@@ -18,7 +18,6 @@ from kto_release.evaluate.judged import Judged
 from kto_release.evaluate.lc_data import LcData
 from kto_release.evaluate.positions import COUNT, collapsed, position
 from kto_release.evaluate.uncertainty import (
-    LEVEL,
     length_controlled_replicates,
     length_model,
     percentile_interval,
@@ -60,7 +59,7 @@ class Difference(NamedTuple):
     @property
     def verdict(self) -> str:
         """In words, for A. A p-value below 0.05 implies that the interval does not hold 0."""
-        if self.p_value >= 1 - LEVEL:
+        if self.p_value >= 0.05:
             return "not distinguishable"
         return "better" if self.interval.low > 0 else "worse"
 
