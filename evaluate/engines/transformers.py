@@ -197,6 +197,7 @@ def _can_crop(cache: Any) -> bool:
 
 
 def _load(model: Model, device: str) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -206,7 +207,7 @@ def _load(model: Model, device: str) -> Any:
         loaded = AutoModelForCausalLM.from_pretrained(
             model.folder, dtype=getattr(torch, model.dtype), trust_remote_code=model.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EngineError(
             f"transformers can't load {model.folder.name!r}: {str(error).splitlines()[0]}",
             expected="a causal language model: config.json and *.safetensors",
