@@ -10,11 +10,12 @@ from kto_release import console
 from kto_release.errors import ReleaseError
 from kto_release.records import ReleaseRecord
 from kto_release.release.bundle import Bundle, build
+from kto_release.release.chat_template import replay
 from kto_release.release.checklist import refuse, show_checklist
 from kto_release.release.collect import Material, collect
 from kto_release.release.manifest import MANIFEST
 from kto_release.release.options import Options, Target, target_of
-from kto_release.release.show import show_bundle, show_checked, show_missing, show_published, show_target
+from kto_release.release.show import show_bundle, show_changes, show_checked, show_missing, show_published, show_target
 from kto_release.release.signing import Trust
 from kto_release.run import Run, environment, file_sha256, now, read_record, write_record
 
@@ -46,6 +47,8 @@ def publish(run: Run, *, dry_run: bool = False, options: Options | None = None) 
         bundle = build(run, material, options)
         show_bundle(bundle.path, bundle.manifest)
         show_target(target)
+        if dry_run and target is not None:
+            show_changes(bundle.path, target)
         show_checklist(bundle.checklist)
         approve(material, bundle, options, dry_run=dry_run)
         if dry_run:
@@ -78,7 +81,7 @@ def send(material: Material, bundle: Bundle, target: Target) -> None:
 
     from kto_release.release.hub import push
 
-    pushed = push(bundle.path, bundle.manifest.digest, target)
+    pushed = push(bundle.path, bundle.manifest.digest, target, proof=prove)
     files = [path for path in bundle.path.rglob("*") if path.is_file()]
     record = ReleaseRecord(
         finished=now(),
@@ -100,6 +103,11 @@ def send(material: Material, bundle: Bundle, target: Target) -> None:
     if old is None or old.model_dump(exclude=this_time) != record.model_dump(exclude=this_time):
         write_record(path, record)
     show_published(record, changed=pushed.changed)
+
+
+def prove(folder: Path) -> str:
+    """The tokenizer and the template that came back give the ids that were recorded. Raises `ReleaseError`."""
+    return f"tokenizer and template loaded from there give the ids of {replay(folder)} conversations"
 
 
 def verify(

@@ -9,7 +9,7 @@ off and changes nothing where all is done. Tokens come from the environment or t
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,9 +48,18 @@ class Pushed(NamedTuple):
     """False where all was there already."""
 
 
-def push(bundle: Path, digest: str, target: Target, *, endpoint: str | None = None) -> Pushed:
-    """Publish the files of `bundle`, whose manifest has `digest`. Raises `HubError`, which says what the Hub holds."""
-    hub = Repository(target, digest, endpoint, scratch=bundle.parent)
+Proof = Callable[[Path], str]
+"""Looks at a folder with the small files as they came back, and says what it found right; raises what is wrong."""
+
+
+def push(
+    bundle: Path, digest: str, target: Target, *, endpoint: str | None = None, proof: Proof | None = None
+) -> Pushed:
+    """Publish the files of `bundle`, whose manifest has `digest`. Raises `HubError`, which says what the Hub holds.
+
+    `proof` is tried on what was read back, before it is promoted.
+    """
+    hub = Repository(target, digest, endpoint, scratch=bundle.parent, proof=proof)
     goal = local_files(bundle)
     with hub.step("signing in"):
         hub.sign_in()
@@ -94,8 +103,10 @@ def local_files(bundle: Path) -> dict[str, LocalFile]:
 class Repository:
     """The target repository, and what is known of its state."""
 
-    def __init__(self, target: Target, digest: str, endpoint: str | None, *, scratch: Path) -> None:
-        self.target, self.repo_id, self.scratch = target, target.repo_id, scratch
+    def __init__(
+        self, target: Target, digest: str, endpoint: str | None, *, scratch: Path, proof: Proof | None
+    ) -> None:
+        self.target, self.repo_id, self.scratch, self.proof = target, target.repo_id, scratch, proof
         self.api = HfApi(endpoint=endpoint, library_name="kto-release", library_version=__version__)
         self.staging = STAGING + digest[:12]
         self.user = ""
@@ -170,14 +181,13 @@ class Repository:
 
     def tree(self, commit: str) -> dict[str, Any]:
         """The files of a commit by path, but those that the Hub itself keeps there."""
-        entries = self.api.list_repo_tree(self.repo_id, recursive=True, revision=commit)
-        return {e.path: e for e in entries if hasattr(e, "blob_id") and e.path not in NOT_OURS}
+        return tree(self.api, self.repo_id, commit)
 
     def holds(self, commit: str, goal: dict[str, LocalFile]) -> bool:
         """Whether a commit holds exactly these files, by the Hub's own hashes."""
         with self.step(f"looking at {commit[:8]}"):
             remote = self.tree(commit)
-            return remote.keys() == goal.keys() and all(_is_same(remote[name], file) for name, file in goal.items())
+            return remote.keys() == goal.keys() and all(is_same(remote[name], file) for name, file in goal.items())
 
     def check_tag(self, goal: dict[str, LocalFile]) -> None:
         """Refuse a tag that names something else, before anything is sent: `create_tag` would not notice."""
@@ -210,7 +220,7 @@ class Repository:
         changes: list[Any] = [
             CommitOperationAdd(name, file.path)
             for name, file in goal.items()
-            if name not in remote or not _is_same(remote[name], file)
+            if name not in remote or not is_same(remote[name], file)
         ]
         changes += [CommitOperationDelete(name) for name in sorted(remote.keys() - goal.keys())]
         if not changes:
@@ -231,6 +241,7 @@ class Repository:
         wrong = [f"{name}: missing" for name in sorted(goal.keys() - remote.keys())]
         wrong += [f"{name}: not part of the release" for name in sorted(remote.keys() - goal.keys())]
         downloaded = compared = 0
+        proved = ""
         with self._folder() as folder:
             for name in sorted(goal.keys() & remote.keys()):
                 lfs = remote[name].lfs
@@ -242,6 +253,8 @@ class Repository:
                     digest = file_sha256(self._download(name, commit, folder))
                 if digest != goal[name].sha256:
                     wrong.append(f"{name}: sha256 {digest[:12]}… there, {goal[name].sha256[:12]}… here")
+            if self.proof is not None and not wrong:
+                proved = f"; {self.proof(folder)}"
         if wrong:
             raise HubError(
                 f"what arrived at {commit[:8]} is not what was sent:\n"
@@ -250,7 +263,7 @@ class Repository:
                 todo=f"run the same command again; if it stays, delete the branch {self.staging!r} first",
             )
         how = f"{downloaded} files downloaded again and hashed"
-        return how + (f", {compared} large ones compared by the Hub's sha256" if compared else "")
+        return how + (f", {compared} large ones compared by the Hub's sha256" if compared else "") + proved
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -359,7 +372,13 @@ class Repository:
         return Pushed(commit, request.url, verified, changed=not found or commit != before)
 
 
-def _is_same(remote: Any, file: LocalFile) -> bool:
+def tree(api: HfApi, repo_id: str, revision: str) -> dict[str, Any]:
+    """The files at a revision by path, but those that the Hub itself keeps there."""
+    entries = api.list_repo_tree(repo_id, recursive=True, revision=revision)
+    return {e.path: e for e in entries if hasattr(e, "blob_id") and e.path not in NOT_OURS}
+
+
+def is_same(remote: Any, file: LocalFile) -> bool:
     """Whether the Hub's entry and our file are the same, by the hash that the Hub gives for it."""
     from huggingface_hub.utils.sha import git_hash
 

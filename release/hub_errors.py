@@ -1,5 +1,6 @@
 """What went wrong with the Hub, in words that say what to do."""
 
+import re
 from typing import NamedTuple
 
 import httpx2
@@ -29,6 +30,9 @@ FAILURES: tuple[type[Exception], ...] = (
 """What the client throws when the Hub refuses, fails, or can't be reached."""
 
 
+XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
+"""How hf_xet, which throws plain ConnectionErrors, spells what the Hub answered."""
+
 AGAIN = "run the same command again: what has arrived is not sent twice"
 
 
@@ -48,8 +52,19 @@ def is_unreachable(error: BaseException) -> bool:
 def explain(error: BaseException, repo_id: str, endpoint: str, user: str) -> Explained:
     """What is wrong and what to do. Never the address of an upload, which may hold a signature, nor a token."""
     cause = _cause(error)
+    if isinstance(cause, GatedRepoError):
+        return Explained(f"access to {repo_id} is gated", "ask for access on the Hub")
     if isinstance(cause, HfHubHTTPError):
-        return _explain_status(cause, repo_id, endpoint, user)
+        said = f" ({cause.server_message})" if cause.server_message else ""
+        wait = cause.response.headers.get("Retry-After")
+        return _explain_status(cause.response.status_code, said, wait, repo_id, endpoint, user)
+    of_xet = XET_STATUS.search(str(cause)) if isinstance(cause, ConnectionError) else None
+    if of_xet is not None:
+        if of_xet[1] == "404":
+            return Explained(
+                f"{endpoint} has no Xet storage", "set HF_HUB_DISABLE_XET=1, and run the same command again"
+            )
+        return _explain_status(int(of_xet[1]), "", None, repo_id, endpoint, user)
     kinds: list[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str]] = [
         (LocalTokenNotFoundError, f"there is no token for {endpoint}", _login(repo_id)),
         (OfflineModeIsEnabled, "offline mode is on (HF_HUB_OFFLINE)", "unset HF_HUB_OFFLINE"),
@@ -71,15 +86,10 @@ def _login(repo_id: str) -> str:
     return f"hf auth login, or set HF_TOKEN to a token that may write to {repo_id.split('/', maxsplit=1)[0]}"
 
 
-def _explain_status(error: HfHubHTTPError, repo_id: str, endpoint: str, user: str) -> Explained:
-    status = error.response.status_code
-    said = f" ({error.server_message})" if error.server_message else ""
-    if isinstance(error, GatedRepoError):
-        return Explained(f"access to {repo_id} is gated{said}", "ask for access on the Hub")
+def _explain_status(status: int, said: str, wait: str | None, repo_id: str, endpoint: str, user: str) -> Explained:
     if status in (401, 403):
         refused = f"{user!r} has no right to write to {repo_id}" if user else f"{endpoint} does not accept the token"
         return Explained(refused + said, _login(repo_id))
-    wait = error.response.headers.get("Retry-After")
     known = {
         402: ("the account must pay for this", "look at the account's billing page"),
         404: (f"{repo_id} or a part of it is not there (404)", f"{AGAIN}, or mend release.repo_id"),

@@ -46,6 +46,15 @@ def show_bundle(bundle: Path, manifest: Manifest) -> None:
         f"weights: {weights.parameters:,} values in {weights.dtype}; {weights.changed_share:.1%} differ from the "
         f"initial model's; by rounding {lost}"
     )
+    show_metadata(bundle)
+
+
+def show_metadata(bundle: Path) -> None:
+    """The card's metadata, as the Hub will read it."""
+    text = (bundle / "README.md").read_text(encoding="utf-8")
+    console.heading("The card's metadata")
+    for line in text.split("---\n")[1].splitlines():
+        console.say(f"  {line}")
 
 
 def show_target(target: Target | None) -> None:
@@ -74,6 +83,23 @@ def show_target(target: Target | None) -> None:
         console.say(f"  4 tag       {target.tag}")
     if target.predecessor:
         console.say(f"  then        new_version on the card of {target.predecessor}")
+
+
+def show_changes(bundle: Path, target: Target) -> None:
+    """What publishing would change on the Hub; asked for, never written."""
+    from kto_release.release.remote import compare
+
+    changes = compare(bundle, target)
+    if changes.note:
+        console.say(f"  {changes.note}")
+        return
+    if not (changes.new or changes.changed or changes.removed):
+        console.say(f"  {target.revision} holds exactly these files already")
+        return
+    console.say(f"  on {target.revision}: {changes.same} files stay as they are")
+    for what, names in (("new", changes.new), ("changed", changes.changed), ("removed", changes.removed)):
+        if names:
+            console.say(f"  {what}: {', '.join(names)}")
 
 
 def show_published(record: ReleaseRecord, *, changed: bool) -> None:

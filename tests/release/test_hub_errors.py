@@ -147,6 +147,29 @@ def test_failure_after_promotion_says_that_the_release_is_there(hub: FakeHub, bu
     assert str(caught.value).splitlines()[1] == (f"  on the Hub: main holds this release (commit {commit[:8]}); {LEFT}")
 
 
+@pytest.mark.parametrize(
+    ("status", "problem", "todo"),
+    [
+        (401, "'tester' has no right to write to tester/tiny", LOGIN),
+        (403, "'tester' has no right to write to tester/tiny", LOGIN),
+        (404, "HUB has no Xet storage", "set HF_HUB_DISABLE_XET=1, and run the same command again"),
+    ],
+)
+def test_xet_refuses(
+    hub: FakeHub, bundle: Path, monkeypatch: pytest.MonkeyPatch, status: int, problem: str, todo: str
+) -> None:
+    """Xet throws plain connection errors whatever the Hub answered: the answer is found in them."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    hub.fail("GET", "/xet-write-token/", status)
+    assert failed(hub, bundle) == (
+        f"staging the files failed: {problem}\n"
+        f"  on the Hub: the repository is there, and main does not hold this release; {LEFT}\n"
+        f"  to do: {todo}"
+    )
+
+
 STATUSES = [401, 403, 404, 409, 412, 429, 500, 503]
 
 

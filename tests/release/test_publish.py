@@ -27,7 +27,7 @@ ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hi!"}], add_ge
 made = model.generate(**ids, max_new_tokens=5, do_sample=False)
 print(model.dtype, ids["input_ids"].tolist(), made.shape[1] - ids["input_ids"].shape[1])
 """
-LICENSED = {"release": {"repo_id": "tester/tiny-kto", "data_license": "apache-2.0"}}
+LICENSED = {"release": {"repo_id": "tester/tiny-kto", "license": "mit", "data_license": "mit"}}
 
 
 @pytest.fixture
@@ -82,20 +82,50 @@ def test_from_the_command_line_to_a_model_that_loads_by_its_id(
     assert TOKEN.encode() not in everything_under(tmp_path)
 
 
-def test_a_dry_run_asks_the_hub_nothing_and_sends_nothing(
+def test_a_dry_run_sends_nothing(
     own_hub: FakeHub, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--dry-run needs no token and no network, lists every file with its hash, and leaves a whole bundle."""
+    """--dry-run needs no token, lists every file with its hash and the card's metadata, and leaves a whole bundle."""
     monkeypatch.delenv("HF_TOKEN")
     publish(run, dry_run=True)
     shown = capsys.readouterr().out
-    assert own_hub.requests == []
+    assert own_hub.writes() == []
     for name, digest in sha256_by_path(bundle_of(run)).items():
         line = next(line for line in shown.splitlines() if f" {name} " in line)
         assert digest[:12] in line
     assert f"tester/tiny-kto at {own_hub.url} (private)" in shown
+    assert "\n  license: mit\n" in shown
+    assert "\n  there is no tester/tiny-kto yet, or this token may not see it: it would be made, private\n" in shown
     assert shown.rstrip().endswith("Nothing was sent.")
     assert not (run.release_folder / "record.json").exists()
+
+
+def test_a_dry_run_without_a_network(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """What can't be reached is said in one line, and everything else is shown."""
+    publish(run, dry_run=True)
+    assert (
+        "\n  not compared with what the Hub holds: the connection to http://127.0.0.1:9 failed:"
+        " [Errno 111] Connection refused\n"
+    ) in capsys.readouterr().out
+
+
+def test_a_dry_run_tells_what_would_change(own_hub: FakeHub, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files that are new, changed, to be removed, and the same, against what the branch holds now."""
+    publish(run)
+    same = len(sha256_by_path(bundle_of(run)))
+    capsys.readouterr()
+    publish(run, dry_run=True)
+    assert "\n  main holds exactly these files already\n" in capsys.readouterr().out
+    repo = own_hub.repos["tester/tiny-kto"]
+    commit = repo.resolve("main")
+    assert commit is not None
+    del commit.tree["config.json"]
+    commit.tree["README.md"] = own_hub.store("README.md", b"other")
+    commit.tree["old.bin"] = own_hub.store("old.bin", b"old")
+    publish(run, dry_run=True)
+    shown = capsys.readouterr().out
+    assert f"\n  on main: {same - 2} files stay as they are\n" in shown
+    assert "\n  new: config.json\n  changed: README.md\n  removed: old.bin\n" in shown
 
 
 def test_the_record_says_what_was_sent_where(own_hub: FakeHub, run: Run) -> None:
