@@ -183,7 +183,7 @@ def _penalized_step(gradient_BK: Floats, hessian_BKK: Floats, coefficients_BK: F
     signs_BK = np.sign(coefficients_BK)
     # A ridge far below the penalty keeps a singular Hessian solvable; it moves the way, not the end.
     curved_BKK = hessian_BKK + 1e-10 * np.eye(3)
-    step_BK: Floats = -np.linalg.solve(curved_BKK, (gradient_BK + penalty * signs_BK)[..., None])[..., 0]
+    step_BK: Floats = -np.linalg.solve(curved_BKK, (gradient_BK + penalty * signs_BK)[..., None])[..., 0].astype(float)
     turned_B = (np.sign(coefficients_BK + step_BK) != signs_BK).any(axis=1)
     if turned_B.any():
         step_BK[turned_B] = _descents(gradient_BK[turned_B], curved_BKK[turned_B], coefficients_BK[turned_B], penalty)
