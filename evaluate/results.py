@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from kto_release import console
 from kto_release.evaluate.judged import Scores
 from kto_release.evaluate.lc_data import LcData
+from kto_release.evaluate.leaderboard import show_neighbours
 from kto_release.records import EvalRecord, GenerationFacts, Interval, JudgeFacts, ModelFacts
 from kto_release.run import environment, now
 
@@ -102,6 +103,7 @@ def show(record: EvalRecord) -> None:
         [f"{record.n_missing} missing", f"{record.n_failed} failed"] if record.partial else ["none missing or failed"]
     )
     console.say(f"{record.n_total} judgements scored, {', '.join(lost)}; {record.avg_length} characters on average")
+    show_neighbours(record)
     if record.estimated is not None:
         console.say(f"estimated on the official scale: {record.estimated.get('text', record.estimated)}")
     for reason in record.gamed:
