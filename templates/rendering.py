@@ -154,7 +154,6 @@ def _texts(tokenizer: Any, conversations: Sequence[Sequence[Message]], *, prompt
 def special_pattern(tokenizer: Any) -> re.Pattern[str]:
     """Finds every text that the tokenizer turns into a special token."""
     tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    tokens.update(tokenizer.all_special_tokens)
     return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)) or r"(?!)")
 
 

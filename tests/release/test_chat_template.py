@@ -84,8 +84,8 @@ def test_a_published_template_renders_in_readers_without_marks(name: str, tiny_m
             "{% for m in messages %}{% if true %}{{ m.content }}{% endif %}{% endfor %}",
         ),
         (
-            "{% for m in messages %}\n{{ 1 }}\n {%- generation -%}\n {{ m.content }}\n {% endgeneration %}{% endfor %}\n",
-            "{% for m in messages %}\n{{ 1 }}\n {%- if true -%}\n {{ m.content }}\n {% endif %}{% endfor %}",
+            "{% for m in messages %}{{ 1 }}\n {%- generation -%}\n {{ m.content }}\n {% endgeneration %}{% endfor %}\n",
+            "{% for m in messages %}{{ 1 }}\n {%- if true -%}\n {{ m.content }}\n {% endif %}{% endfor %}",
         ),
         (
             "{%- for m in messages %}\n  {%- generation %}\n  {{- m.content }}\n  {%- endgeneration %}\n{%- endfor %}",

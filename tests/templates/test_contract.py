@@ -56,6 +56,15 @@ def test_chatml_keeps_the_contract_where_its_marker_is_a_token(smollm2: Path) ->
         assert findings(tokenizer, load_template(name, tokenizer), [2]) == []
 
 
+def test_bos_before_a_turn_marker_that_is_bos_breaks_it(smollm2: Path) -> None:
+    """ChatML behind a BOS of its own starts with two of them where BOS is ChatML's marker."""
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    doubled = load_template("chatml", tokenizer).source.replace("{{ '' }}", "{{ bos_token }}", 1)
+    first = findings(tokenizer, make_template("doubled", doubled), [2])[0]
+    assert first.rule == "bos"
+    assert first.problem.startswith("more than one BOS (1): [1, 1, 4093, 198, ")
+
+
 def test_llama3_keeps_the_contract_where_its_markers_are_tokens(tiny: Any) -> None:
     """llama3 keeps it with a tokenizer that knows its three markers."""
     tiny.add_special_tokens({"extra_special_tokens": ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]})

@@ -248,6 +248,12 @@ def test_templates_come_from_files_with_lf(tiny: Any, tmp_path: Path) -> None:
     assert not template.marked
 
 
+def test_a_models_own_template_gets_lf(tiny: Any) -> None:
+    """A template that came with other line ends in tokenizer_config.json is used, digested and published with LF."""
+    tiny.chat_template = "{% for m in messages %}{{ m['content'] }}\r\n{% endfor %}"
+    assert load_template("base", tiny).source == "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+
+
 def test_base_keeps_the_models_own(smollm2: Path) -> None:
     """`base` is the template that came with the model, byte for byte."""
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
