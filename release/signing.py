@@ -45,6 +45,7 @@ class Trust(NamedTuple):
 
 def write_public_key(bundle: Path, how: SignWith) -> None:
     """Put the public half of the key into the bundle, before its manifest is made."""
+    _module("signing")  # where the extra is not installed, say so before anything else
     if how.key is None or how.certificate is not None:
         return
     from cryptography.hazmat.primitives import serialization
@@ -143,13 +144,16 @@ def _password() -> Any:
 
 @contextmanager
 def _failing(what: str) -> Iterator[None]:
-    """One `ReleaseError` for the many things that model_signing and cryptography throw."""
+    """One `ReleaseError` for the many things that model_signing, cryptography and pyOpenSSL throw."""
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from OpenSSL.crypto import X509StoreContextError
 
     try:
         yield
     except InvalidSignature:
         raise ReleaseError(f"{what}: it was made with another key, or changed", todo=_TODO) from None
+    except X509StoreContextError as error:
+        raise ReleaseError(f"{what}: the certificate is not vouched for: {error}", todo=_TODO) from None
     except (ValueError, TypeError, OSError, KeyError, UnsupportedAlgorithm, RuntimeError) as error:
         raise ReleaseError(f"{what}: {_rephrase(error)}", todo=_TODO) from None
 

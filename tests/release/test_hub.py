@@ -7,7 +7,7 @@ import pytest
 from fake_hub import FakeHub
 from releases import DIGEST, STAGING, TARGET, TOKEN, history, sha256_by_path, write_bundle
 
-from kto_release.errors import HubError
+from kto_release.errors import HubError, ReleaseError
 from kto_release.release.hub import push
 
 
@@ -102,6 +102,25 @@ def test_what_arrives_damaged_is_never_promoted(hub: FakeHub, bundle: Path) -> N
         push(bundle, DIGEST, TARGET, endpoint=hub.url)
     digest, other = sha256_by_path(bundle)["config.json"][:12], hub.store("", b"{}" + b" " * 36).sha256[:12]
     assert f"  - config.json: sha256 {other}… there, {digest}… here" in str(caught.value)
+    assert history(hub) == [{}]
+
+
+def test_what_came_back_is_proved_before_it_is_promoted(hub: FakeHub, bundle: Path) -> None:
+    """The proof sees the files as they were downloaded; where it fails, main stays as it was."""
+    seen: list[list[str]] = []
+
+    def proof(folder: Path) -> str:
+        seen.append(sorted(path.name for path in folder.iterdir() if path.is_file()))
+        return "looked at"
+
+    def refuse(folder: Path) -> str:
+        raise ReleaseError("the template gives other ids")
+
+    pushed = push(bundle, DIGEST, TARGET._replace(revision="other"), endpoint=hub.url, proof=proof)
+    assert seen == [["README.md", "config.json", "release.json"]]
+    assert pushed.verified.endswith("2 large ones compared by the Hub's sha256; looked at")
+    with pytest.raises(ReleaseError, match="the template gives other ids"):
+        push(bundle, DIGEST, TARGET, endpoint=hub.url, proof=refuse)
     assert history(hub) == [{}]
 
 

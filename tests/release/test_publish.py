@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -257,6 +258,19 @@ def test_wishes_that_cant_be(run: Run, release: dict[str, Any], options: Options
         publish(Run(changed, run.path), options=options)
     assert caught.value.problem == message
     assert not run.release_folder.exists()
+
+
+def test_the_licence_text_of_the_base_model(own_hub: FakeHub, run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    """A licence that is the base model's comes with its text; another one does not borrow it."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    (base / "LICENSE.txt").write_text("The text of the licence.\n")
+    for license_id, text in (("apache-2.0", "The text of the licence.\n"), ("mit", None)):
+        sections = {"model": {"base": str(base)}, "release": {"repo_id": "a/b", "license": license_id}}
+        other = build_run(tmp_path / license_id, base, evaluated=False, sections=sections)
+        publish(other, dry_run=True)
+        path = bundle_of(other) / "LICENSE"
+        assert (path.read_text() if path.exists() else None) == text
 
 
 def test_two_at_once(own_hub: FakeHub, run: Run) -> None:

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from keys import make_key
+from keys import make_certificate, make_key
 from releases import write_bundle
 
 from kto_release.errors import ReleaseError
@@ -116,6 +116,20 @@ def test_links_of_the_cache_are_followed(signed: tuple[Path, Path], tmp_path: Pa
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
     check(links, Trust(key=public))
+
+
+def test_by_certificate(bundle: Path, tmp_path: Path) -> None:
+    """A release signed with a certificate is checked by the authority behind it, and not by another one."""
+    private, own, authority = make_certificate(tmp_path)
+    how = SignWith(key=private, certificate=own, chain=(authority,))
+    write_public_key(bundle, how)
+    sign(bundle, how)
+    check(bundle, Trust(chain=(authority,)))
+    assert not (bundle / PUBLIC_KEY).exists()
+    (tmp_path / "other").mkdir()
+    _, _, other = make_certificate(tmp_path / "other")
+    with pytest.raises(ReleaseError, match=r"does not fit this release: the certificate is not vouched for: "):
+        check(bundle, Trust(chain=(other,)))
 
 
 def test_a_key_that_is_none(tmp_path: Path) -> None:
