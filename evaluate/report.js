@@ -1,0 +1,211 @@
+"use strict";
+// The rows are data: every text goes onto the page as a text node.
+const data = JSON.parse(document.getElementById("data").textContent);
+const at = (id) => document.getElementById(id);
+const FILTERS = ["all", "won", "lost", "drawn", "failed", "flagged"];
+
+const rows = data.rows.map((row, number) => ({
+  ...row,
+  number,
+  kind: row.preference === null ? "failed" : row.preference > 1.5 ? "won" : row.preference < 1.5 ? "lost" : "drawn",
+  longer: row.output.length - row.reference.length,
+  text: (row.instruction + "\n" + row.output + "\n" + row.reference).toLowerCase(),
+}));
+const state = { filter: "all", dataset: "", flag: "", query: "", order: "given", visible: rows, chosen: -1 };
+
+const percent = (preference) => (100 * (preference - 1)).toFixed(preference === 1 || preference === 2 ? 0 : 1) + "%";
+
+const KEYS = {
+  given: (row) => row.number,
+  lost: (row) => (row.preference === null ? 9 : row.preference),
+  won: (row) => (row.preference === null ? 9 : -row.preference),
+  unsure: (row) => (row.preference === null ? 9 : Math.abs(row.preference - 1.5)),
+  longer: (row) => -row.longer,
+  shorter: (row) => row.longer,
+};
+
+function passes(row) {
+  const kind = state.filter === "all" || (state.filter === "flagged" ? row.flags.length > 0 : row.kind === state.filter);
+  return kind && (!state.dataset || row.dataset === state.dataset) && (!state.flag || row.flags.includes(state.flag))
+    && (!state.query || row.text.includes(state.query));
+}
+
+function element(name, className, text) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+// Text with the search's hits marked: text nodes and <mark>, never markup.
+function fill(node, text) {
+  node.textContent = "";
+  if (!state.query) {
+    node.textContent = text;
+    return;
+  }
+  const wanted = new RegExp(state.query.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "gi");
+  let end = 0;
+  for (const hit of text.matchAll(wanted)) {
+    node.append(text.slice(end, hit.index), element("mark", "", hit[0]));
+    end = hit.index + hit[0].length;
+  }
+  node.append(text.slice(end));
+}
+
+const items = rows.map((row) => {
+  const item = element("li", row.kind);
+  item.id = "row-" + row.number;
+  item.setAttribute("role", "option");
+  item.setAttribute("aria-selected", "false");
+  const rate = row.preference === null ? "failed" : percent(row.preference);
+  item.append(
+    element("span", "number", String(row.number + 1)),
+    element("span", "what", row.instruction.slice(0, 160)),
+    element("span", row.flags.length ? "rate flagged" : "rate", rate),
+  );
+  return item;
+});
+
+function choose(number, scroll = true) {
+  if (state.chosen >= 0) items[state.chosen].setAttribute("aria-selected", "false");
+  state.chosen = number;
+  at("detail").hidden = number < 0;
+  if (number < 0) return;
+  items[number].setAttribute("aria-selected", "true");
+  at("list").setAttribute("aria-activedescendant", items[number].id);
+  if (scroll) items[number].scrollIntoView({ block: "nearest" });
+  show(rows[number]);
+  try {
+    history.replaceState(null, "", "#" + (number + 1));
+  } catch {
+    // Some browsers forbid it in local files; the link to a row is a convenience.
+  }
+}
+
+function show(row) {
+  const where = ["instruction " + (row.number + 1) + " of " + rows.length];
+  if (row.dataset) where.push(row.dataset);
+  if (row.sample) where.push("sample " + (row.sample + 1));
+  at("place").textContent = where.join(" · ");
+  at("verdict").className = row.kind;
+  at("verdict").textContent = row.kind === "failed" ? "judgement failed" : row.kind + ", " + percent(row.preference);
+  fill(at("instruction"), row.instruction);
+  fill(at("output"), row.output);
+  fill(at("against"), row.reference);
+  at("model").textContent = data.model + " · " + row.output.length.toLocaleString("en") + " characters";
+  at("other").textContent = data.reference + " · " + row.reference.length.toLocaleString("en") + " characters";
+  at("meter").className = row.kind === "failed" ? "meter failed" : "meter";
+  at("share").style.width = row.kind === "failed" ? "0" : percent(row.preference);
+  at("output").parentElement.className = row.kind === "won" ? "favoured" : "";
+  at("against").parentElement.className = row.kind === "lost" ? "favoured" : "";
+  at("told").textContent = told(row).join(" · ");
+  at("detail").scrollTop = 0;
+}
+
+function told(row) {
+  const said = [];
+  if (row.failure) said.push("failed: " + row.failure);
+  if (row.orders.length === 2) {
+    const orders = row.orders.map((one) => (one === null ? "failed" : percent(one)));
+    said.push("reference shown first: " + orders[0], "model shown first: " + orders[1]);
+  }
+  if (row.mass !== null) said.push("probability on the answer letters " + (100 * row.mass).toFixed(1) + "%");
+  said.push((row.longer > 0 ? "+" : "") + row.longer.toLocaleString("en") + " characters against the reference");
+  for (const flag of row.flags) said.push("⚑ " + (data.kinds[flag] || flag));
+  return said;
+}
+
+function refresh() {
+  state.visible = rows.filter(passes).sort((a, b) => KEYS[state.order](a) - KEYS[state.order](b) || a.number - b.number);
+  const shown = new Set(state.visible);
+  for (const row of rows) items[row.number].hidden = !shown.has(row);
+  if (state.order !== state.placed) {
+    at("list").append(...[...rows].sort((a, b) => KEYS[state.order](a) - KEYS[state.order](b) || a.number - b.number)
+      .map((row) => items[row.number]));
+    state.placed = state.order;
+  }
+  at("count").textContent = state.visible.length.toLocaleString("en") + " of " + rows.length.toLocaleString("en");
+  at("nothing").hidden = state.visible.length > 0;
+  for (const button of at("filters").children) button.setAttribute("aria-pressed", String(button.value === state.filter));
+  const kept = state.chosen >= 0 && shown.has(rows[state.chosen]);
+  choose(kept ? state.chosen : state.visible.length ? state.visible[0].number : -1);
+}
+
+function move(step) {
+  if (!state.visible.length) return;
+  const place = state.visible.findIndex((row) => row.number === state.chosen);
+  const next = Math.min(Math.max(place + step, 0), state.visible.length - 1);
+  choose(state.visible[next].number);
+}
+
+function options(select, first, values) {
+  select.append(new Option(first, ""), ...values.map(([value, label]) => new Option(label, value)));
+  select.parentElement.hidden = values.length === 0;
+}
+
+function counted(values) {
+  const counts = new Map();
+  for (const value of values) counts.set(value, (counts.get(value) || 0) + 1);
+  return [...counts].sort().map(([value, count]) => [value, value + " (" + count + ")"]);
+}
+
+for (const [place, name] of FILTERS.entries()) {
+  const count = name === "all" ? rows.length
+    : rows.filter((row) => (name === "flagged" ? row.flags.length : row.kind === name)).length;
+  const button = element("button", "", name + " " + count);
+  button.type = "button";
+  button.value = name;
+  button.title = "key " + (place + 1);
+  button.addEventListener("click", () => { state.filter = name; refresh(); });
+  at("filters").append(button);
+}
+options(at("dataset"), "all", counted(rows.map((row) => row.dataset).filter(Boolean)));
+options(at("flag"), "any", counted(rows.flatMap((row) => row.flags)).map(([value, label]) =>
+  [value, label.replace(value, data.kinds[value] || value)]));
+
+for (const id of ["dataset", "flag", "order"]) {
+  at(id).addEventListener("change", () => { state[id] = at(id).value; refresh(); });
+}
+at("search").addEventListener("input", () => { state.query = at("search").value.toLowerCase(); refresh(); });
+at("list").addEventListener("click", (event) => {
+  const item = event.target.closest("li");
+  if (item) choose(Number(item.id.slice(4)), false);
+});
+at("help").addEventListener("click", () => at("keys").showModal());
+window.addEventListener("hashchange", () => fromHash());
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target === at("search");
+  if (event.key === "Escape" && typing) {
+    if (at("search").value) { at("search").value = ""; state.query = ""; refresh(); } else at("search").blur();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || at("keys").open) return;
+  if (typing && event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
+  if (event.target.tagName === "SELECT") return;
+  const moves = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1, Home: -rows.length, End: rows.length };
+  if (event.key in moves) {
+    event.preventDefault();
+    move(moves[event.key]);
+  } else if (event.key === "/") {
+    event.preventDefault();
+    at("search").focus();
+    at("search").select();
+  } else if (event.key === "?") {
+    at("keys").showModal();
+  } else if (event.key >= "1" && event.key <= String(FILTERS.length)) {
+    state.filter = FILTERS[Number(event.key) - 1];
+    refresh();
+  }
+});
+
+function fromHash() {
+  const number = Number(location.hash.slice(1)) - 1;
+  if (rows[number] && number !== state.chosen) choose(number);
+}
+
+const linked = Number(location.hash.slice(1)) - 1;
+at("list").append(...items);
+refresh();
+if (rows[linked]) choose(linked);
