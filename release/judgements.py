@@ -118,18 +118,23 @@ def rescore(rows: Sequence[ReleasedJudgement], record: EvalRecord, lc_data: Path
     if record.length_controlled_winrate is None:
         return Rescored(rate, None, None)
     try:
-        return Rescored(rate, fmean(_length_controlled(scored, lc_data)), None)
+        return Rescored(rate, fmean(_length_controlled(scored, record, lc_data)), None)
     except (HubError, DataError) as error:
         return Rescored(rate, None, error.problem)
 
 
-def _length_controlled(rows: Sequence[ReleasedJudgement], lc_data: Path | None) -> Iterator[float]:
+def _length_controlled(rows: Sequence[ReleasedJudgement], record: EvalRecord, lc_data: Path | None) -> Iterator[float]:
     """The rate of each sample of the answers."""
     from kto_release.evaluate.alpaca import length_controlled
     from kto_release.evaluate.lc_data import fetch_lc_data, read_lc_data
     from kto_release.evaluate.positions import COUNT
 
     data = read_lc_data(lc_data) if lc_data is not None else fetch_lc_data()
+    if record.lc_data_sha256 is not None and data.sha256 != record.lc_data_sha256:
+        raise DataError(
+            f"this data for length control is not what was scored with (sha256 {data.sha256[:12]}…, not "
+            f"{record.lc_data_sha256[:12]}…)"
+        )
     for sample in sorted({row.sample for row in rows}):
         placed = sorted((row for row in rows if row.sample == sample), key=lambda row: row.position)
         if [row.position for row in placed] != list(range(COUNT)):
