@@ -91,7 +91,7 @@ def arguments(job: Job, train: TrainSection) -> TrainingArguments:
         weight_decay=train.weight_decay,
         adam_beta2=train.adam_beta2,
         max_grad_norm=train.max_grad_norm,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",  # one pass over the weights instead of ten
         bf16=job.precision == "bf16",
         use_cpu=not cuda,
         gradient_checkpointing=checkpointing,

@@ -166,10 +166,11 @@ def _finish(
         parameters=stored.parameters,
     )
     console.say("Probing the model on held-out feedback …")
-    probe = prober.probe(
+    probe, checks = prober.probe(
         Scored(model_path, model.sha256),
         Scored(_path(chain, parent), parent.sha256),
         Scored(chain.base.path, chain.initial.sha256),
+        _check_tokens(chain, number),
     )
     record = IterationRecord(
         iteration=number,
@@ -183,7 +184,7 @@ def _finish(
         partition=chain.facts[number - 1],
         training=_training_facts(chain, number, work, precision),
         probe=probe,
-        logprobs=prober.check_logps(model_path, _check_tokens(chain, number)),
+        logprobs=checks,
         environment=environment(hardware(), process_state().num_processes),
     )
     write_record(folder / "record.json", record)

@@ -66,9 +66,10 @@ class Prober:
         self.tokenizer, self.precision = tokenizer, precision
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def probe(self, model: Scored, parent: Scored, initial: Scored) -> Probe:
-        """The probe of `model`, which came from `parent`; the run began with `initial`."""
+    def probe(self, model: Scored, parent: Scored, initial: Scored, rows: Tokens) -> tuple[Probe, dict[str, float]]:
+        """The probe of `model`, which came from `parent`, in a run that began with `initial`; and its `check_logps`."""
         with self._loaded(model) as loaded:
+            checks = self._check_logps(loaded, rows)
             own = self._held_out_logps(loaded, model)
             answers = self._answers(loaded)
             answer_logps = self._answer_logps(loaded, answers)
@@ -85,7 +86,7 @@ class Prober:
         accuracy = None
         if self.held_out is not None and own is not None and initial_logps is not None:
             accuracy = preference_accuracy(self.held_out, own - initial_logps)
-        return Probe(
+        found = Probe(
             preference_accuracy=accuracy,
             kl_initial=_mean(answer_logps - others["initial"][1]),
             kl_previous=_mean(answer_logps - others["previous"][1]),
@@ -94,6 +95,7 @@ class Prober:
             repetition=_mean(np.array([repetition(answer.ids.tolist()) for answer in answers])),
             answers=len(answers),
         )
+        return found, checks
 
     @contextmanager
     def _loaded(self, model: Scored) -> Iterator[Any]:
@@ -178,13 +180,17 @@ class Prober:
 
     def check_logps(self, path: Path, tokens: Tokens) -> dict[str, float]:
         """log pi of the first few feedback of `tokens`, in fp32, by digest: what a reload must give again."""
-        with self._loaded(Scored(path, "")) as loaded, torch.no_grad():
-            found = {}
-            for number in range(min(CHECK_ROWS, len(tokens))):
-                tree = Tree(tokens.prompt(int(tokens.prompt_F[number])), [Branch(tokens.completion(number), 0)])
-                (pack,) = make_packs([tree], self.train.tokens_per_pack)
-                found[tokens.digest(number)] = float(branch_logprobs(loaded, pack.to(self.device))[0])
-            return found
+        with self._loaded(Scored(path, "")) as loaded:
+            return self._check_logps(loaded, tokens)
+
+    @torch.no_grad()
+    def _check_logps(self, loaded: Any, tokens: Tokens) -> dict[str, float]:
+        found = {}
+        for number in range(min(CHECK_ROWS, len(tokens))):
+            tree = Tree(tokens.prompt(int(tokens.prompt_F[number])), [Branch(tokens.completion(number), 0)])
+            (pack,) = make_packs([tree], self.train.tokens_per_pack)
+            found[tokens.digest(number)] = float(branch_logprobs(loaded, pack.to(self.device))[0])
+        return found
 
 
 def preference_accuracy(tokens: Tokens, rewards_F: NDArray[np.float64]) -> Interval | None:
