@@ -94,12 +94,15 @@ def test_weights_are_those_of_the_step_written_out(finished, tiny_model):
 
 
 def test_packing_changes_nothing(finished, tiny_model, tmp_path):
-    """With 64 instead of 4096 tokens per pack the losses and gradient norms agree to 1e-5."""
+    """With 64 instead of 4096 tokens per pack losses and gradient norms agree to 1e-5, values in nats to 1e-4.
+
+    A log-probability of some hundred nats has a rounding of 1e-5 in fp32, and another packing adds in another order.
+    """
     other = run_once(tmp_path, tiny_model, **{"train.tokens_per_pack": 64})
     for number in (1, 2):
         for mine, theirs in zip(metrics(finished, number), metrics(other, number), strict=True):
-            for name in ("loss", "kl/raw", "grad_norm", "rewards/margins"):
-                assert mine[name] == pytest.approx(theirs[name], abs=1e-5, rel=1e-5), name
+            for name, tolerance in {"loss": 1e-5, "grad_norm": 1e-5, "kl/raw": 1e-4, "rewards/margins": 1e-4}.items():
+                assert mine[name] == pytest.approx(theirs[name], abs=tolerance, rel=1e-5), name
 
 
 def test_recorded_log_probabilities_are_those_of_the_saved_model(finished):
