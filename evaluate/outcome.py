@@ -11,6 +11,7 @@ from kto_release.evaluate.judging import Judgements, Pair
 from kto_release.evaluate.lc_data import LcData
 from kto_release.evaluate.prompts import InstructionSet
 from kto_release.evaluate.reference import Reference, is_alpaca_eval
+from kto_release.evaluate.report import write_report
 from kto_release.evaluate.results import Compared, to_record
 from kto_release.evaluate.scores import score
 from kto_release.evaluate.screening import screen
@@ -102,6 +103,7 @@ def finish(
     ).model_copy(update={"inputs_sha256": digest})
     annotations = annotations_of(compare, judgements, screening.flags)
     write_atomically(folder / "annotations.json", json.dumps(annotations, indent=2, ensure_ascii=False) + "\n")
+    write_report(folder, record, judgements.rows, flags=screening.flags)
     write_record(folder / "results.json", record)
     return record
 

@@ -74,6 +74,7 @@ def test_every_stage_leaves_its_record(finished):
     (results,) = run.glob("eval/iteration-2/*/*/results.json")
     answers = json.loads((results.parent.parent / "model_outputs.json").read_text())
     assert [row["instruction"] for row in answers] == [row["instruction"] for row in INSTRUCTIONS]
+    assert INSTRUCTIONS[0]["instruction"] in (results.parent / "report.html").read_text(encoding="utf-8")
     annotations = json.loads((results.parent / "annotations.json").read_text())
     assert len(annotations) == 4
     assert all(1 <= row["preference"] <= 2 for row in annotations)
