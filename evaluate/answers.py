@@ -17,8 +17,8 @@ from kto_release import console
 from kto_release.errors import DataError, RunError
 from kto_release.evaluate.candidates import Candidate, check_weights
 from kto_release.evaluate.engines import Engines, Request, Sampling, choose
-from kto_release.evaluate.prompts import InstructionSet
-from kto_release.recipe import GenerationSection
+from kto_release.evaluate.prompts import InstructionSet, Outputs
+from kto_release.recipe import GenerationSection, sha256_of
 from kto_release.records import Environment, Facts, GenerationFacts, ModelFacts
 from kto_release.run import Run, append_jsonl, environment, now, read_jsonl, read_record, write_atomically, write_record
 from kto_release.templates import render
@@ -80,7 +80,8 @@ class Answers(NamedTuple):
     generator: str
     rows: list[Answer]
     """By instruction, then by sample."""
-    record: AnswersRecord
+    record: AnswersRecord | None
+    """Null for stored outputs, of which nothing more is known."""
     sha256: str
     """Digest of the texts, in order."""
 
@@ -119,10 +120,23 @@ def answer(
         record = _finish(folder, run, candidate, instructions, [rows.found[key] for key in wanted], rows, hardware)
     else:
         console.say(f"{candidate.name}: all {len(wanted)} answers are there.")
-    answers = [rows.found[key] for key in wanted]
-    texts = [[row.place, row.sample, row.text] for row in answers]
-    digest = hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
-    return Answers(candidate.generator, answers, record, digest)
+    return _answers(candidate.generator, [rows.found[key] for key in wanted], record)
+
+
+def stored_answers(outputs: Outputs, instructions: InstructionSet) -> Answers:
+    """Answers from a file, found by instruction. Raises `DataError` where any is missing."""
+    texts = outputs.by_place(instructions)
+    return _answers(outputs.name, [Answer(place, 0, text, 0, cut=False) for place, text in enumerate(texts)], None)
+
+
+def _answers(generator: str, rows: list[Answer], record: AnswersRecord | None) -> Answers:
+    return Answers(generator, rows, record, sha256_of([[row.place, row.sample, row.text] for row in rows]))
+
+
+def are_complete(run: Run, candidate: Candidate, instructions: InstructionSet) -> bool:
+    """Whether nothing is left to generate, as far as the record tells."""
+    record = read_record(run.eval_folder(candidate.name, instructions.name) / "record.json", AnswersRecord)
+    return record is not None and record.generation.samples == run.recipe.eval.generation.samples
 
 
 def _plan(run: Run, candidate: Candidate, instructions: InstructionSet) -> Plan:

@@ -45,20 +45,21 @@ class Judgements(NamedTuple):
     """Pairs without a preference, by reason."""
 
 
-def judge_pairs(judge: Judge, pairs: Sequence[Pair], folder: Path, *, label: str = "judgements") -> Judgements:
-    """Judge every pair; what `folder` holds already is not asked again.
+def judge_pairs(judge: Judge, pairs: Sequence[Pair], journal: "Journal", *, label: str = "judgements") -> Judgements:
+    """Judge every pair; what the journal holds already is not asked again.
 
     Raises `JudgeError` where the judge can't be used.
     """
-    journal = Journal(folder / "judgements.jsonl")
     questions = [question for number, pair in enumerate(pairs) for question in questions_of(number, pair, judge)]
     distinct = {question.key: question for question in questions}
-    open_questions = [question for key, question in distinct.items() if key not in journal.verdicts]
+    settled = journal.verdicts.keys() | journal.failures.keys()
+    open_questions = [question for key, question in distinct.items() if key not in settled]
     if open_questions:
         written = sum(len(q.instruction) + len(q.first) + len(q.second) for q in open_questions)
         judge.prepare(len(open_questions), written)
         known = len(distinct) - len(open_questions)
         ask(judge, open_questions, journal, known=known, total=len(distinct), label=label)
+    journal.write_failures()
     return gather(judge.facts, pairs, questions, journal)
 
 
@@ -87,11 +88,12 @@ def order_of(instruction: str) -> Order:
 class Journal:
     """judgements.jsonl: verdicts by the key of their question; and the failures of this try."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "judgements.jsonl"
         self.verdicts: dict[str, Verdict] = {}
         self.failures: dict[str, Failure] = {}
-        for number, row in enumerate(read_jsonl(path), 1):
+        self._failed: dict[str, Question] = {}
+        for number, row in enumerate(read_jsonl(self.path), 1):
             try:
                 self.verdicts[row["key"]] = Verdict(
                     **{name: row[name] for name in Verdict._fields if name != "tokens"},
@@ -99,46 +101,46 @@ class Journal:
                 )
             except (KeyError, TypeError):
                 raise RunError(
-                    f"{path.name}, line {number}: not a judgement", todo="restore the file, or remove it to ask again"
+                    f"{self.path.name}, line {number}: not a judgement",
+                    todo="restore the file, or remove it to ask again",
                 ) from None
 
     def keep(self, question: Question, outcome: Verdict | Failure) -> None:
-        """A verdict goes to disk at once; a failure is only remembered, since it is to be asked again."""
+        """A verdict goes to disk at once; a failure is only remembered, since it is to be asked again next time."""
         if isinstance(outcome, Failure):
             self.failures[question.key] = outcome
+            self._failed[question.key] = question
             return
         row = {"key": question.key, "instruction": question.instruction, "order": question.order}
         append_jsonl(self.path, row | outcome._asdict())
         self.verdicts[question.key] = outcome
 
+    def write_failures(self) -> None:
+        """failures.jsonl, for the reader; it goes when there are none."""
+        path = self.path.with_name("failures.jsonl")
+        if not self.failures:
+            path.unlink(missing_ok=True)
+            return
+        lines = [
+            {"instruction": question.instruction, "order": question.order, **self.failures[key]._asdict()}
+            for key, question in self._failed.items()
+        ]
+        write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
 
 def ask(judge: Judge, questions: Iterable[Question], journal: Journal, *, known: int, total: int, label: str) -> None:
     """Ask, keep every outcome, and show how far it is: `known` of `total` questions were answered before."""
-    asked: dict[str, Question] = {}
     with console.progress() as display:
         task = display.add_task(label, total=total, completed=known)
 
         def done(question: Question, outcome: Verdict | Failure) -> None:
-            asked[question.key] = question
             journal.keep(question, outcome)
             display.advance(task)
 
         try:
             judge.ask(questions, done)
         finally:
-            _write_failures(journal, asked)
-
-
-def _write_failures(journal: Journal, asked: Mapping[str, Question]) -> None:
-    path = journal.path.with_name("failures.jsonl")
-    if journal.failures:
-        lines = [
-            {"instruction": asked[key].instruction, "order": asked[key].order, **failure._asdict()}
-            for key, failure in journal.failures.items()
-        ]
-        write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    else:
-        path.unlink(missing_ok=True)
+            journal.write_failures()
 
 
 def gather(facts: JudgeFacts, pairs: Sequence[Pair], questions: Sequence[Question], journal: Journal) -> Judgements:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_release.evaluate.answers import Answers
+from kto_release.evaluate.calibrating import estimated, read_calibration
 from kto_release.evaluate.judges import Judge
 from kto_release.evaluate.judging import Judgements, Pair
 from kto_release.evaluate.lc_data import LcData
@@ -15,14 +16,15 @@ from kto_release.evaluate.report import write_report
 from kto_release.evaluate.results import Compared, to_record
 from kto_release.evaluate.scores import score
 from kto_release.evaluate.screening import screen
-from kto_release.recipe import EvalSection, sha256_of
+from kto_release.recipe import sha256_of
 from kto_release.records import EvalRecord
-from kto_release.run import read_record, write_atomically, write_record
+from kto_release.run import Run, read_record, write_atomically, write_record
 
 
 class Compare(NamedTuple):
     """Everything that a score is of."""
 
+    run: Run
     instructions: InstructionSet
     answers: Answers
     reference: Reference
@@ -32,8 +34,10 @@ class Compare(NamedTuple):
     """Read where they are needed."""
 
 
-def inputs_digest(compare: Compare, evaluation: EvalSection, control: LcData | None, *, allow_partial: bool) -> str:
+def inputs_digest(compare: Compare, control: LcData | None, *, allow_partial: bool) -> str:
     """Digest of all that determines a record: where it is the same, nothing is to be done."""
+    evaluation = compare.run.recipe.eval
+    calibration = read_calibration(compare.run.path / "eval", compare.judge.facts)
     return sha256_of(
         {
             "instructions": compare.instructions.sha256,
@@ -42,6 +46,7 @@ def inputs_digest(compare: Compare, evaluation: EvalSection, control: LcData | N
             "reference": [compare.reference.name, compare.reference.sha256],
             "judge": [compare.judge.facts.model_dump(), compare.judge.determines],
             "length_control": control.sha256 if control else None,
+            "calibration": calibration.finished if calibration else None,
             "bootstrap": evaluation.bootstrap,
             "min_answer_mass": evaluation.min_answer_mass,
             "max_failed": evaluation.max_failed,
@@ -60,13 +65,13 @@ def finish(
     folder: Path,
     compare: Compare,
     judgements: Judgements,
-    evaluation: EvalSection,
     control: LcData | None,
     digest: str,
     *,
     allow_partial: bool,
 ) -> EvalRecord:
     """Score, write annotations.json and the report, then the record. Raises `ScoreError`."""
+    evaluation = compare.run.recipe.eval
     own = is_alpaca_eval(compare.instructions)
     scores = score(
         judgements.rows,
@@ -100,10 +105,17 @@ def finish(
         lc_data=control,
         screening=screening.counts,
         gamed=screening.gamed,
+        estimated=estimated(
+            read_calibration(compare.run.path / "eval", compare.judge.facts),
+            scores,
+            compare.judge.facts,
+            compare.reference.name,
+        ),
     ).model_copy(update={"inputs_sha256": digest})
     annotations = annotations_of(compare, judgements, screening.flags)
     write_atomically(folder / "annotations.json", json.dumps(annotations, indent=2, ensure_ascii=False) + "\n")
-    write_report(folder, record, judgements.rows, flags=screening.flags)
+    earlier = [found for where, found in compare.run.eval_records() if where != folder]
+    write_report(folder, record, judgements.rows, flags=screening.flags, earlier=earlier)
     write_record(folder / "results.json", record)
     return record
 

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from kto_release.records import Interval
 
-WIDTH = 720
-LABELS = 190
+WIDTH = 600
+LABELS = 172
 """Width of the column with the names of the marks."""
-VALUES = 150
+VALUES = 146
 """Width of the column with their values."""
 ROW = 30
-CHARACTERS = 30
+CHARACTERS = 24
 """Most characters of a name; the rest is in its tooltip."""
 
 
@@ -56,13 +56,15 @@ def length_plot(points: Sequence[tuple[float, float]], bins: Sequence[tuple[floa
 
     A faint point for each row, and for each bin of rows (at their median difference) their mean with its interval.
     """
-    left, right, top, bottom, height = 52, WIDTH - 12, 10, 250, 296
-    middle = sorted(difference for difference, _ in points)
-    reach = max(abs(middle[len(middle) // 50]), abs(middle[-1 - len(middle) // 50]), 1.0)
+    left, right, top, bottom, height = 48, WIDTH - 12, 10, 250, 296
+    ordered = sorted(difference for difference, _ in points)
+    rare = len(ordered) // 50  # the longest and the shortest fiftieth would leave no room for the others
+    first, last = min(ordered[rare], 0.0), max(ordered[-1 - rare], 0.0)
+    last = last if last > first else first + 1
 
     def x(difference: float) -> float:
-        inside = min(max(difference, -reach), reach)
-        return round(left + (inside + reach) / (2 * reach) * (right - left), 1)
+        inside = min(max(difference, first), last)
+        return round(left + (inside - first) / (last - first) * (right - left), 1)
 
     def y(percent: float) -> float:
         return round(bottom - percent / 100 * (bottom - top), 1)
@@ -70,17 +72,16 @@ def length_plot(points: Sequence[tuple[float, float]], bins: Sequence[tuple[floa
     parts = [_line(left, y(tick), right, y(tick), "even" if tick == 50 else "grid") for tick in (0, 25, 50, 75, 100)]
     parts += [_text(left - 8, y(tick) + 4, f"{tick}%", "tick", "end") for tick in (0, 50, 100)]
     parts.append(_line(x(0), top, x(0), bottom, "even"))
-    for share in (-1.0, -0.5, 0.0, 0.5, 1.0):
-        anchor = "start" if share == -1 else "end" if share == 1 else "middle"
-        parts.append(_text(x(share * reach), bottom + 18, f"{share * reach:+,.0f}", "tick", anchor))
+    for tick in _ticks(first, last):
+        parts.append(_text(x(tick), bottom + 18, f"{tick:+,.0f}" if tick else "0", "tick", "middle"))
     parts.append(
         _text((left + right) / 2, height - 6, "characters longer than the reference's answer", "tick", "middle")
     )
     parts += [f'<circle cx="{x(a)}" cy="{y(b)}" r="2" class="point"/>' for a, b in points]
-    ordered = [(x(difference), interval) for difference, interval in bins]
-    path = " ".join(f"{'M' if n == 0 else 'L'}{a} {y(interval.value)}" for n, (a, interval) in enumerate(ordered))
+    placed = [(x(difference), interval) for difference, interval in bins]
+    path = " ".join(f"{'M' if n == 0 else 'L'}{a} {y(interval.value)}" for n, (a, interval) in enumerate(placed))
     parts.append(f'<path d="{path}" class="trend"/>')
-    for a, interval in ordered:
+    for a, interval in placed:
         parts.append(_line(a, y(interval.low), a, y(interval.high), "strong"))
         parts.append(
             f'<circle cx="{a}" cy="{y(interval.value)}" r="5" class="strong"><title>{escape(_value(interval))}'
@@ -126,11 +127,11 @@ def _range(marks: Sequence[Mark]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> Iterator[float]:
-    step = next(step for step in (1, 2, 5, 10, 20, 25, 50) if (high - low) / step <= 8)
-    value = math.ceil(low / step) * step
-    while value <= high:
-        yield float(value)
-        value += step
+    """Round numbers, at most eight, between `low` and `high`."""
+    step = 10 ** math.floor(math.log10((high - low) / 8))
+    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 8)
+    for number in range(math.ceil(low / step), math.floor(high / step) + 1):
+        yield float(number * step)
 
 
 def _value(interval: Interval) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_release.errors import DataError, HubError
+from kto_release.evaluate.positions import collapsed
 from kto_release.recipe import EvalSection, sha256_of
 
 DATASET = "tatsu-lab/alpaca_eval"
@@ -56,6 +57,22 @@ class Outputs(NamedTuple):
     """Answer by instruction."""
     sha256: str
     """Digest of the pairs of instruction and answer, in order."""
+
+    def by_place(self, instructions: InstructionSet) -> list[str]:
+        """The answers in the order of the instructions, found by their text whatever its whitespace.
+
+        Raises `DataError` where any is missing.
+        """
+        texts = {collapsed(instruction): text for instruction, text in self.texts.items()}
+        missing = [n for n, row in enumerate(instructions.rows, 1) if collapsed(row.text) not in texts]
+        if missing:
+            raise DataError(
+                f"{self.name!r} has no output for {len(missing)} of {len(instructions.rows)} instructions, the first of"
+                f" them number {missing[0]}: {instructions.rows[missing[0] - 1].text[:80]!r}",
+                expected="one output for each instruction, found by its text",
+                todo="complete the file of outputs",
+            )
+        return [texts[collapsed(row.text)] for row in instructions.rows]
 
 
 def load_instructions(evaluation: EvalSection) -> InstructionSet:

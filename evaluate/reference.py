@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kto_release.errors import DataError, RecipeError
+from kto_release.errors import RecipeError
 from kto_release.evaluate.answers import Answer, Answers
 from kto_release.evaluate.judging import Pair
-from kto_release.evaluate.positions import COUNT, collapsed, position
+from kto_release.evaluate.positions import COUNT, position
 from kto_release.evaluate.prompts import InstructionSet, Outputs, load_outputs, official_outputs
 
 INITIAL = "initial"
@@ -43,21 +43,8 @@ def stored_reference(setting: str, instructions: InstructionSet) -> Outputs | No
 
 def from_outputs(outputs: Outputs, instructions: InstructionSet, samples: int) -> Reference:
     """Stored outputs, found by instruction. Raises `DataError` where any is missing."""
-    texts = {collapsed(instruction): text for instruction, text in outputs.texts.items()}
-    missing = [n for n, row in enumerate(instructions.rows, 1) if collapsed(row.text) not in texts]
-    if missing:
-        raise DataError(
-            f"the reference {outputs.name!r} has no output for {len(missing)} of {len(instructions.rows)} instructions,"
-            f" the first of them number {missing[0]}: {instructions.rows[missing[0] - 1].text[:80]!r}",
-            expected="one output for each instruction, found by its text",
-            todo="complete the file in eval.reference, or compare with the initial model: eval.reference: initial",
-        )
-    by_place = {
-        (place, sample): texts[collapsed(row.text)]
-        for place, row in enumerate(instructions.rows)
-        for sample in range(samples)
-    }
-    return Reference(outputs.name, outputs.sha256, by_place)
+    texts = enumerate(outputs.by_place(instructions))
+    return Reference(outputs.name, outputs.sha256, {(place, n): text for place, text in texts for n in range(samples)})
 
 
 def from_answers(answers: Answers) -> Reference:

@@ -74,13 +74,22 @@ function choose(number, scroll = true) {
   if (number < 0) return;
   items[number].setAttribute("aria-selected", "true");
   at("list").setAttribute("aria-activedescendant", items[number].id);
-  if (scroll) items[number].scrollIntoView({ block: "nearest" });
+  if (scroll) reveal(items[number]);
   show(rows[number]);
   try {
     history.replaceState(null, "", "#" + (number + 1));
   } catch {
     // Some browsers forbid it in local files; the link to a row is a convenience.
   }
+}
+
+// Scrolls the list alone: scrollIntoView would move the page too.
+function reveal(item) {
+  const list = at("list");
+  const top = item.offsetTop;  // of the list, which is positioned
+  if (top < list.scrollTop) list.scrollTop = top;
+  const bottom = top + item.offsetHeight - list.clientHeight;
+  if (bottom > list.scrollTop) list.scrollTop = bottom;
 }
 
 function show(row) {

@@ -117,7 +117,7 @@ def pictures(record: EvalRecord, rows: Sequence[Judged], earlier: Sequence[EvalR
         plot = length_plot(scored, length_bins(scored), "preference against length difference")
         found.append(("Win rate against length difference", note, plot))
         note = "A judge that is never sure, or always, tells little."
-        found.append(("Preferences", note, histogram([percent for _, percent in scored], "preferences")))
+        found.append(("How sure the judge is", note, histogram([percent for _, percent in scored], "preferences")))
     return found
 
 
@@ -128,7 +128,7 @@ def _models(record: EvalRecord, earlier: Sequence[EvalRecord]) -> list[Mark]:
 
     def age(name: str) -> tuple[int, str]:
         number = name.removeprefix("iteration-")
-        return (int(number) if number.isdigit() else 0 if name == "initial" else 10**9), name
+        return (int(number) if number.isdigit() else 0), name
 
     return [
         Mark(name, by_name[name].intervals["win_rate"], name == name_of(record))

@@ -94,6 +94,10 @@ def evaluate(
             help="Evaluate this model instead of the last iteration: initial, iteration-2, a folder or a Hub id."
         ),
     ] = None,
+    outputs: Annotated[
+        Path | None,
+        typer.Option(help="Judge these stored answers instead (alpaca_eval's model_outputs.json).", metavar="FILE"),
+    ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(help="Score these recorded judgements instead (alpaca_eval's format).", metavar="FILE"),
@@ -115,12 +119,22 @@ def evaluate(
         tuple[Path, Path] | None,
         typer.Option(help="Compare two evaluations, instruction by instruction.", metavar="RUN_A RUN_B"),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Have the recipe's judge judge these models of known scores.", metavar="DIR_OF_ANCHORS"),
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=2, help="With --calibrate: instructions per anchor.", metavar="N")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="With --calibrate: seed of the sample.")] = 0,
 ) -> None:
     """Generate answers, ask the judge, score with AlpacaEval 2.0, and say how sure the score is."""
     given = [("a recipe", recipe), ("--annotations", annotations), ("--compare", compare)]
     jobs = [name for name, value in given if value is not None]
     if len(jobs) > 1:
         raise RecipeError(f"{' and '.join(jobs)} at once", expected="one of them", todo="give each its own command")
+    if model is not None and outputs is not None:
+        raise RecipeError("--model and --outputs at once", expected="one of them", todo="leave out the other")
     if lc_data is not None and no_lc:
         raise RecipeError("--lc-data and --no-lc at once", expected="one of them", todo="leave out the other")
     if compare is not None:
@@ -145,7 +159,12 @@ def evaluate(
     from kto_release.run import Run
 
     run = Run.open(load_recipe(recipe, overrides or []), runs)
-    stage.evaluate(run, model, lc_data=lc_data, no_lc=no_lc, allow_partial=allow_partial)
+    if calibrate is not None:
+        from kto_release.evaluate.calibrating import SAMPLE, calibrate_judge
+
+        calibrate_judge(run, calibrate, sample=sample or SAMPLE, seed=seed)
+        return
+    stage.evaluate(run, model, outputs=outputs, lc_data=lc_data, no_lc=no_lc, allow_partial=allow_partial)
 
 
 @app.command()

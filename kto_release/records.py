@@ -265,6 +265,64 @@ class EvalRecord(Facts):
     """Digest of everything that determines this record; null where recorded annotations were scored."""
 
 
+class AnchorFacts(Facts):
+    """A model whose official scores are known, and what another judge made of its stored answers."""
+
+    name: str
+    official_win_rate: float
+    """As published: of all 805 instructions, in percent."""
+    official_length_controlled_winrate: float
+    win_rate: Interval
+    """By this judge, on the sampled instructions, in percent."""
+    compared: int
+    """Instructions whose official judgement is stored too."""
+    agreement: float | None
+    """Share of these on which both judges favour the same answer."""
+
+
+class OfficialMap(Facts):
+    """A straight line from this judge's win rate to an official score, both as log odds, fitted to the anchors."""
+
+    target: str
+    """win_rate or length_controlled_winrate."""
+    anchors: int
+    intercept: float
+    slope: float
+    residual: float
+    """Standard deviation of the anchors around the line, in log odds."""
+    center: float
+    """Mean of the anchors' own log odds."""
+    spread: float
+    """Their sum of squares around it."""
+    low: float
+    """Lowest of the anchors' win rates by this judge, in percent: beyond it the line is a guess."""
+    high: float
+
+
+class CalibrationRecord(Facts):
+    """`eval/calibration/<judge>/calibration.json`: what a judge's number means on the official scale."""
+
+    kind: Literal["calibration"] = "calibration"
+    finished: str
+    judge: JudgeFacts
+    sample: int
+    """How many instructions each anchor was judged on."""
+    seed: int
+    positions_sha256: str
+    """Digest of the sampled positions."""
+    n_failed: int
+    anchors: list[AnchorFacts]
+    rank_correlation: Interval | None
+    """Spearman's, between the official win rate and this judge's, over the anchors; null with fewer than three."""
+    kappa: Interval | None
+    """Cohen's, between the two judges' verdicts on the same pair (model, draw, reference)."""
+    mean_absolute_difference: Interval | None
+    """Between the two judges' preferences for the same pair, in [0, 1]."""
+    maps: list[OfficialMap]
+    """Empty with fewer than four anchors."""
+    environment: Environment
+
+
 class WeightFacts(Facts):
     """`release/weights/record.json`: the published weights against the trained ones and the initial ones."""
 

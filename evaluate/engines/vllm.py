@@ -154,7 +154,7 @@ def _serve(pipe: Connection, lifeline: Connection, options: dict[str, Any], rank
     with Path(log).open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    _environment(rank, devices)
+    environment(rank, devices)
     try:
         worker = _Worker(options)
     # vLLM's own errors have no common base, and whatever it was, the reader must hear of it.
@@ -191,7 +191,7 @@ def _end_with(lifeline: Connection) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _environment(rank: int, devices: int) -> None:
+def environment(rank: int, devices: int) -> None:
     """What vLLM reads from the environment, some of it when it is imported."""
     if devices == 1:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"

@@ -65,14 +65,16 @@ class Judge(Protocol):
     """Something that compares."""
 
     facts: JudgeFacts
+    beside: bool
+    """Whether it can judge while answers are still generated: it needs no device of ours."""
     determines: dict[str, Any]
     """What of this judge determines a verdict: it goes into the key of every question."""
 
-    def prepare(self, questions: int, characters: int) -> None:
-        """Before the first question: is it usable, and affordable? `characters`: in all answers and instructions.
+    def affords(self, questions: int, characters: int, /) -> bool:
+        """Whether so many questions, with so many characters of instructions and answers, are within max_cost."""
 
-        Raises `JudgeError` where it is not.
-        """
+    def prepare(self, questions: int, characters: int) -> None:
+        """Before the first question: is it usable, and affordable? Raises `JudgeError` where it is not."""
 
     def ask(self, questions: Iterable[Question], done: Done) -> None:
         """Every question once. Raises `JudgeError` for a failure that asking again would not mend."""

@@ -22,6 +22,8 @@ from kto_release.templates.rendering import special_pattern
 class LocalJudge:
     """See `Judge`. It shares the device with what generates, so it is loaded at its first question."""
 
+    beside = False
+
     def __init__(
         self,
         section: Section,
@@ -62,6 +64,10 @@ class LocalJudge:
         """Most tokens of a prompt that an engine has to take."""
         limit = context_length(self.model.folder)
         return min(self._max_length, limit) if limit else self._max_length
+
+    def affords(self, *_: int) -> bool:
+        """See `Judge`. It costs time only."""
+        return True
 
     def prepare(self, questions: int, characters: int) -> None:
         """See `Judge`. Nothing is paid here, and what can go wrong shows when the model is loaded."""

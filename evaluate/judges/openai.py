@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from kto_release import console
 from kto_release.errors import JudgeError
 from kto_release.evaluate.judges import Done, Failure, Question, Verdict, determining
 from kto_release.evaluate.judges.faults import Fault, Kind, classify
+from kto_release.evaluate.judges.feed import Feed
 from kto_release.evaluate.judges.prompt import FOREIGN_MARKS, LETTERS, JudgePrompt
 from kto_release.evaluate.judges.reading import Unreadable, read_body, read_usage, read_verdict
 from kto_release.recipe import OpenAIJudge as Section
@@ -50,6 +51,8 @@ class Estimate(NamedTuple):
 
 class OpenAIJudge:
     """See `Judge`."""
+
+    beside = True
 
     def __init__(self, section: Section, prompt: JudgePrompt, *, backoff: float = 0.5) -> None:
         self._section, self._prompt, self._backoff = section, prompt, backoff
@@ -98,6 +101,11 @@ class OpenAIJudge:
             return None
         return (read * per_input + written * per_output) / 1e6
 
+    def affords(self, questions: int, characters: int) -> bool:
+        """See `Judge`."""
+        cost, limit = self.estimate(questions, characters).cost, self._section.max_cost
+        return limit is None or (cost is not None and cost <= limit)
+
     def prepare(self, questions: int, characters: int) -> None:
         """See `Judge`: the estimate is shown and held against max_cost, then one small question is asked."""
         estimate = self.estimate(questions, characters)
@@ -109,7 +117,7 @@ class OpenAIJudge:
                 "eval.judge.max_cost is set, and the price is not",
                 todo="set eval.judge.price_per_million_input and price_per_million_output",
             )
-        if limit is not None and estimate.cost is not None and estimate.cost > limit:
+        if limit is not None and not self.affords(questions, characters):
             raise JudgeError(
                 f"judging would cost about ${estimate.cost:.2f}; nothing was asked",
                 expected=f"at most ${limit:.2f} (eval.judge.max_cost)",
@@ -132,18 +140,18 @@ class OpenAIJudge:
             )
 
     def ask(self, questions: Iterable[Question], done: Done) -> None:
-        """See `Judge`."""
-        asyncio.run(self._ask(iter(questions), done))
+        """See `Judge`. Questions may come from a `Feed`, while earlier ones are in flight."""
+        asyncio.run(self._ask(questions, done))
 
-    async def _ask(self, questions: Iterator[Question], done: Done) -> None:
+    async def _ask(self, questions: Iterable[Question], done: Done) -> None:
         async with self._client() as client:
-            lock = asyncio.Lock()
+            lock, waiting = asyncio.Lock(), iter(questions)
 
             async def work() -> None:
                 while True:
                     async with lock:
                         # In a thread: the next question may still have to be generated.
-                        question = await asyncio.to_thread(next, questions, _END)
+                        question = await asyncio.to_thread(next, waiting, _END)
                     if question is _END:
                         return
                     done(question, await self._answer(client, question, tries=self._section.max_retries + 1))
@@ -153,6 +161,7 @@ class OpenAIJudge:
             try:
                 await asyncio.gather(*workers)
             finally:
+                _abandon(questions)  # else the thread that waits for the next question would keep us here
                 for worker in workers:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
@@ -238,6 +247,11 @@ class OpenAIJudge:
             f"the judge {self.facts.model} at {self.facts.endpoint} stopped: {fault.reason}",
             todo=f"{fault.todo or 'see to the endpoint'}; the same command then continues, and what was judged is kept",
         )
+
+
+def _abandon(questions: Iterable[Question]) -> None:
+    if isinstance(questions, Feed):
+        questions.abandon()
 
 
 def _host(url: str) -> str:

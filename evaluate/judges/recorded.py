@@ -16,6 +16,8 @@ from kto_release.records import JudgeFacts
 class RecordedJudge:
     """See `Judge`. Raises `DataError` or `ScoreError` where the file holds no judgements."""
 
+    beside = False
+
     def __init__(self, section: Section) -> None:
         found = read_annotations(Path(section.path))
         self._rows = {collapsed(row.instruction): row for row in found.rows}
@@ -36,6 +38,10 @@ class RecordedJudge:
         )
         rows = [[row.instruction, row.reference, row.output, row.preference] for row in found.rows]
         self.determines = {"judge": self.facts.name, "rows": sha256_of(rows)}
+
+    def affords(self, *_: int) -> bool:
+        """See `Judge`. It costs nothing."""
+        return True
 
     def prepare(self, questions: int, characters: int) -> None:
         """See `Judge`. Nothing is asked of anyone."""

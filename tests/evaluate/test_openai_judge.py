@@ -11,7 +11,7 @@ from judge_server import Fault, JudgeServer, error, judge_server
 from kto_release.errors import JudgeError
 from kto_release.evaluate.judges.openai import OpenAIJudge
 from kto_release.evaluate.judges.prompt import load_prompt
-from kto_release.evaluate.judging import Judgements, Pair, judge_pairs, order_of, refuse_failures
+from kto_release.evaluate.judging import Journal, Judgements, Pair, judge_pairs, order_of, refuse_failures
 from kto_release.recipe import OpenAIJudge as Section
 from kto_release.run import read_jsonl
 
@@ -28,7 +28,7 @@ def make(server: JudgeServer, **keys: Any) -> OpenAIJudge:
 
 
 def judge(server: JudgeServer, folder: Path, pairs: list[Pair] = PAIRS, **keys: Any) -> Judgements:
-    return judge_pairs(make(server, **keys), pairs, folder)
+    return judge_pairs(make(server, **keys), pairs, Journal(folder))
 
 
 def true_preferences() -> list[float]:
@@ -117,7 +117,7 @@ def test_a_judgement_counts_for_its_own_question_only(tmp_path: Path, change: di
         judge(server, tmp_path, [pair])
         before = server.requests
         section = Section(**{"kind": "openai", "model": "gpt-x", "base_url": server.url, **change})
-        judge_pairs(OpenAIJudge(section, prompt), [pair._replace(**texts)], tmp_path)
+        judge_pairs(OpenAIJudge(section, prompt), [pair._replace(**texts)], Journal(tmp_path))
         assert server.requests == before + PROBE + 1
 
 
@@ -137,7 +137,7 @@ def test_what_passes_is_tried_again(tmp_path: Path, fault: Fault) -> None:
     with judge_server() as server:
         judged = make(server, timeout=0.3, concurrency=1)
         server.faults.extend([Fault(), fault, fault, fault])
-        result = judge_pairs(judged, PAIRS, tmp_path)
+        result = judge_pairs(judged, PAIRS, Journal(tmp_path))
     assert [row.preference for row in result.rows] == true_preferences()
     assert not (tmp_path / "failures.jsonl").exists()
     assert sorted(verdict.tries for row in result.verdicts for verdict in row.values()) == [1, 1, 1, 1, 1, 4]
@@ -293,7 +293,7 @@ def test_a_judge_that_does_not_answer_is_one_clear_error(tmp_path: Path) -> None
     with judge_server() as server:
         judged = make(server)
     with pytest.raises(JudgeError) as caught:
-        judge_pairs(judged, PAIRS, tmp_path)
+        judge_pairs(judged, PAIRS, Journal(tmp_path))
     assert str(caught.value).splitlines()[0] == (
         f"the judge gpt-x at {server.url[7:-3]} can't be used: no connection: connection refused (3 tries)"
     )
@@ -333,7 +333,7 @@ def test_spending_stops_at_max_cost_even_where_the_estimate_was_low(tmp_path: Pa
         assert estimate.cost is not None
         assert estimate.cost < 0.199
         with pytest.raises(JudgeError, match=r"judging has cost \$0\.20 in this try, and is not done"):
-            judge_pairs(judged, pairs, tmp_path)
+            judge_pairs(judged, pairs, Journal(tmp_path))
         assert server.requests == PROBE + 4
     assert len(read_jsonl(tmp_path / "judgements.jsonl")) == 4
 
@@ -400,7 +400,7 @@ def test_questions_are_asked_side_by_side(tmp_path: Path) -> None:
         judged = make(server, concurrency=6, swap=True)
         judged.prepare(1, 1)
         start = time.monotonic()
-        judge_pairs(judged, PAIRS, tmp_path)
+        judge_pairs(judged, PAIRS, Journal(tmp_path))
         taken = time.monotonic() - start
     assert 0.4 < taken - 0.2 < 1.2
 

@@ -188,11 +188,11 @@ def test_each_picture_needs_something_to_show() -> None:
         update={"by_dataset": {name: evaluation(many).intervals["win_rate"] for name in ("a", "b")}}
     )
     found = {title: svg for title, _, svg in pictures(record, many, [])}
-    assert [*found] == ["Score", "By data set", "Win rate against length difference", "Preferences"]
+    assert [*found] == ["Score", "By data set", "Win rate against length difference", "How sure the judge is"]
     scored = sum(row.preference is not None for row in many)
     assert scored < len(many)
     assert found["Win rate against length difference"].count('class="point"') == scored
-    bars = [int(count) for count in re.findall(r"<rect[^>]*><title>(\d+)</title>", found["Preferences"])]
+    bars = [int(count) for count in re.findall(r"<rect[^>]*><title>(\d+)</title>", found["How sure the judge is"])]
     assert sum(bars) == scored
 
 
@@ -231,8 +231,8 @@ def test_a_mark_stands_where_its_value_is() -> None:
     """On a scale from 40 to 60% the value 50 is in the middle of the plot, and its interval spans from low to high."""
     interval = Interval(value=50.0, low=45.0, high=55.0, n=800, method="m")
     svg = whiskers([Mark("a", interval)], "one")
-    assert 'cx="380.0"' in svg
-    assert 'x1="285.0" y1="19.0" x2="475.0" y2="19.0" class="mark"' in svg
+    assert 'cx="313.0"' in svg
+    assert 'x1="242.5" y1="19.0" x2="383.5" y2="19.0" class="mark"' in svg
 
 
 def test_what_was_not_measured_is_said() -> None:

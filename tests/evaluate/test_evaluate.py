@@ -1,0 +1,384 @@
+"""The whole evaluation on a tiny model: what it writes, what it skips, what it refuses, and that a kill loses nothing."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from judge_server import judge_server
+from run_builder import QUESTIONS, build_run
+
+from kto_release.errors import JudgeError, ModelError, RecipeError, RunError
+from kto_release.evaluate import evaluate
+from kto_release.evaluate.answers import seed_of
+from kto_release.records import EvalRecord
+from kto_release.run import Run, read_jsonl
+
+INSTRUCTIONS = [{"dataset": "sums", "instruction": question} for question in QUESTIONS[:6]]
+GENERATION = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 8}
+LOCAL = {"kind": "local", "model": "initial"}
+
+Build = Callable[..., Run]
+
+
+@pytest.fixture
+def build(tmp_path: Path, tiny_model: Path) -> Build:
+    """A trained run of two iterations whose eval section is given."""
+
+    def made(name: str = "a", **evaluation: Any) -> Run:
+        prompts, reference = tmp_path / "instructions.json", tmp_path / "reference.json"
+        prompts.write_text(json.dumps(INSTRUCTIONS))
+        outputs = [{**row, "output": "It is a number.", "generator": "stored"} for row in INSTRUCTIONS]
+        reference.write_text(json.dumps(outputs))
+        section = {
+            "prompts": str(prompts),
+            "reference": str(reference),
+            "engine": {"kind": "transformers"},
+            "generation": GENERATION,
+            "judge": LOCAL,
+            **evaluation,
+        }
+        return build_run(tmp_path / name, tiny_model, evaluated=False, sections={"eval": section})
+
+    return made
+
+
+def changed(run: Run, **evaluation: Any) -> Run:
+    """The same run directory under a recipe with another eval section."""
+    section = type(run.recipe.eval).model_validate({**run.recipe.eval.model_dump(), **evaluation})
+    return Run(run.recipe.model_copy(update={"eval": section}), run.path)
+
+
+def done(record: EvalRecord | None) -> EvalRecord:
+    assert record is not None
+    return record
+
+
+def answers_of(run: Run, model: str) -> Path:
+    [folder] = (run.path / "eval" / model).iterdir()
+    return folder
+
+
+def judged(run: Run, model: str) -> Path:
+    [folder] = [path for path in answers_of(run, model).iterdir() if path.is_dir()]
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_last_iteration_is_evaluated_and_everything_is_written(build: Build) -> None:
+    """Answers and judgements in our files and in alpaca_eval's, a record with its facts, and no path of the machine."""
+    run = build()
+    record = done(evaluate(run))
+    answers, folder = answers_of(run, "iteration-2"), judged(run, "iteration-2")
+    assert set(contents(answers)) == {
+        "plan.json",
+        "answers.jsonl",
+        "model_outputs.json",
+        "record.json",
+        *(f"{folder.name}/{name}" for name in ("judgements.jsonl", "annotations.json", "results.json", "report.html")),
+    }
+    outputs = json.loads((answers / "model_outputs.json").read_text())
+    assert [(row["instruction"], row["dataset"], row["generator"]) for row in outputs] == [
+        (row["instruction"], "sums", "tiny-iteration-2") for row in INSTRUCTIONS
+    ]
+    annotations = json.loads((folder / "annotations.json").read_text())
+    assert [row["output_2"] for row in annotations] == [row["output"] for row in outputs]
+    assert {row["output_1"] for row in annotations} == {"It is a number."}
+    mean = sum(row["preference"] for row in annotations) / 6
+    assert record.win_rate == pytest.approx((mean - 1) * 100)
+    assert (record.n_total, record.n_missing, record.n_failed) == (6, 0, 0)
+    iteration = run.iteration_record(2)
+    assert iteration is not None
+    assert record.model == iteration.model
+    assert record.generation is not None
+    assert (record.generation.engine, record.generation.dtype, record.generation.seed) == (
+        "transformers",
+        "bfloat16",
+        0,
+    )
+    assert (record.reference, record.judge.kind, record.judge.swap) == ("stored", "local", True)
+    assert record.position_bias is not None
+    assert record.self_consistency is not None
+    assert record.answer_mass is not None
+    assert not record.reliable
+    everything = b"".join(contents(run.path / "eval").values())
+    assert str(run.path).encode() not in everything
+
+
+def test_both_orders_are_judged_by_the_local_model(build: Build) -> None:
+    """Each pair twice; the preferences are those of the two orders, each from the judge's own words."""
+    run = build()
+    evaluate(run)
+    folder = judged(run, "iteration-2")
+    lines = read_jsonl(folder / "judgements.jsonl")
+    by_question = {(line["instruction"], line["order"]): line["first"] for line in lines}
+    assert len(by_question) == 12
+    for row in json.loads((folder / "annotations.json").read_text()):
+        first = [by_question[row["instruction"], order] for order in ("reference_first", "answer_first")]
+        assert row["preferences"] == [2 - first[0], 1 + first[1]]
+        assert row["preference"] == sum(row["preferences"]) / 2
+
+
+def test_a_finished_evaluation_is_not_done_again(build: Build) -> None:
+    """Not a byte changes, and the weights are not even needed."""
+    run = build()
+    first = done(evaluate(run))
+    before = contents(run.path / "eval")
+    (run.iteration(2) / "model" / "model.safetensors").unlink()
+    assert done(evaluate(run)) == first
+    assert contents(run.path / "eval") == before
+
+
+def test_a_killed_evaluation_continues_with_what_is_missing(build: Build) -> None:
+    """Two answers and a cut line, and later three judgements and a cut line: the end is that of an unbroken run."""
+    whole = build("whole")
+    expected = done(evaluate(whole))
+    run = build("broken")
+    evaluate(run)
+    answers, folder = answers_of(run, "iteration-2"), judged(run, "iteration-2")
+    for path, kept in ((answers / "answers.jsonl", 2), (folder / "judgements.jsonl", 3)):
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
+    kept_judgements = (folder / "judgements.jsonl").read_bytes().splitlines()[:3]
+    for path in (answers / "record.json", folder / "results.json", folder / "annotations.json"):
+        path.unlink()
+    record = done(evaluate(run))
+    assert record.win_rate == expected.win_rate
+    outputs = [json.loads((answers_of(r, "iteration-2") / "model_outputs.json").read_text()) for r in (run, whole)]
+    assert outputs[0] == outputs[1]
+    assert [row["try"] for row in read_jsonl(answers / "answers.jsonl")] == [1, 1, 2, 2, 2, 2]
+    lines = (folder / "judgements.jsonl").read_bytes().splitlines()
+    assert lines[:3] == kept_judgements
+    assert len(lines) == 12
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "temperature": ({"generation": {**GENERATION, "temperature": 0.5}}, "temperature: 1.0 there, 0.5 now"),
+    "max_tokens": ({"generation": {**GENERATION, "max_tokens": 9}}, "max_tokens: 8 there, 9 now"),
+    "seed": ({"generation": {**GENERATION, "seed": 1}}, "seed: 0 there, 1 now"),
+    "context": ({"engine": {"kind": "transformers", "max_model_len": 99}}, "max_model_len: None there, 99 now"),
+}
+
+
+@pytest.mark.parametrize(("change", "line"), CHANGES.values(), ids=CHANGES)
+def test_answers_made_otherwise_are_not_mixed(build: Build, change: dict[str, Any], line: str) -> None:
+    """A changed setting is named, and what is there stays."""
+    run = build(judge=None)
+    assert evaluate(run) is None
+    before = contents(run.path / "eval")
+    where = answers_of(run, "iteration-2").relative_to(run.path)
+    with pytest.raises(RunError) as caught:
+        evaluate(changed(run, **change))
+    assert str(caught.value) == (
+        f"the answers in {where} were made otherwise:\n  - {line}\n"
+        f"  to do: undo the change, or remove {where} to generate them again"
+    )
+    assert contents(run.path / "eval") == before
+
+
+def test_weights_that_are_not_those_on_record_are_refused(build: Build, tiny_model: Path) -> None:
+    """Before anything is generated with them."""
+    run = build()
+    shutil.copy(tiny_model / "model.safetensors", run.iteration(2) / "model" / "model.safetensors")
+    with pytest.raises(ModelError, match="the weights of iteration-2 are not those on record"):
+        evaluate(run)
+    assert not (answers_of(run, "iteration-2") / "answers.jsonl").exists()
+
+
+def test_the_initial_models_answers_are_the_reference(build: Build) -> None:
+    """They are generated once, in a folder of their own, and used by every iteration."""
+    run = build(reference="initial")
+    first = done(evaluate(run, "iteration-1"))
+    before = contents(answers_of(run, "initial"))
+    second = done(evaluate(run))
+    assert contents(answers_of(run, "initial")) == before
+    assert first.reference_sha256 == second.reference_sha256
+    outputs = json.loads(before["model_outputs.json"])
+    annotations = json.loads((judged(run, "iteration-2") / "annotations.json").read_text())
+    assert [row["output_1"] for row in annotations] == [row["output"] for row in outputs]
+    with pytest.raises(RecipeError, match="the initial model would be compared with its own answers"):
+        evaluate(run, "initial")
+
+
+def test_samples_are_drawn_and_judged_one_by_one(build: Build) -> None:
+    """Two answers for each instruction, by seeds of their own; the first is what one sample would have been."""
+    run = build("one")
+    evaluate(run)
+    single = json.loads((answers_of(run, "iteration-2") / "model_outputs.json").read_text())
+    more = changed(build("two"), generation={**GENERATION, "samples": 2})
+    record = done(evaluate(more))
+    rows = read_jsonl(answers_of(more, "iteration-2") / "answers.jsonl")
+    assert {(row["instruction"], row["sample"]): row["seed"] for row in rows} == {
+        (row["instruction"], sample): seed_of(0, row["instruction"], sample)
+        for row in INSTRUCTIONS
+        for sample in range(2)
+    }
+    assert json.loads((answers_of(more, "iteration-2") / "model_outputs.json").read_text()) == single
+    assert record.n_total == 12
+    assert record.variance["generation"] is not None
+    # A second sample can be added to the first.
+    grown = changed(run, generation={**GENERATION, "samples": 2})
+    assert done(evaluate(grown)).win_rate == record.win_rate
+
+
+def test_any_model_can_be_evaluated(build: Build, tiny_model: Path) -> None:
+    """A folder that the run did not make has a folder of its own, and its own dtype."""
+    run = build()
+    record = done(evaluate(run, str(tiny_model)))
+    assert record.model is not None
+    assert (record.model.name, record.model.path, record.model.dtype) == ("tiny", None, "bfloat16")
+    assert [path.name for path in (run.path / "eval").iterdir()] == [f"tiny-{record.model.sha256[:8]}"]
+    # It has the initial model's weights and template, so it gives the initial model's answers.
+    evaluate(run, "initial")
+    folders = [answers_of(run, name) for name in ("initial", f"tiny-{record.model.sha256[:8]}")]
+    texts = [[row["output"] for row in json.loads((f / "model_outputs.json").read_text())] for f in folders]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("iteration-3", "iteration 3 of the run 'tiny' is not finished"),
+        ("./nowhere", "no such model: './nowhere'"),
+    ],
+)
+def test_a_model_that_is_none(build: Build, which: str, message: str) -> None:
+    run = build()
+    with pytest.raises((RunError, ModelError), match=message):
+        evaluate(run, which)
+    assert not (run.path / "eval").exists()
+
+
+def test_nothing_trained_is_nothing_to_evaluate(build: Build, tmp_path: Path) -> None:
+    """The message says what else can be."""
+    run = Run(build().recipe, tmp_path / "empty")
+    with pytest.raises(RunError) as caught:
+        evaluate(run)
+    assert str(caught.value) == (
+        "the run 'tiny' has no finished iteration to evaluate\n"
+        "  to do: kto-release train RECIPE first, or evaluate another model: --model initial, a folder, a Hub id"
+    )
+    assert not run.path.exists()
+
+
+def openai(url: str, **keys: Any) -> dict[str, Any]:
+    return {"kind": "openai", "model": "gpt-x", "base_url": url, **keys}
+
+
+def test_judging_starts_while_answers_are_generated(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first question arrives before the last answer is on disk, and each is asked once."""
+    from kto_release.evaluate import answers as module
+
+    with judge_server() as server:
+        run = build(judge=openai(server.url))
+        write = module.append_jsonl
+        asked_before: list[int] = []
+
+        def slow(path: Path, row: dict[str, Any]) -> None:
+            write(path, row)
+            asked_before.append(len(server.asked))
+            import time
+
+            time.sleep(0.3)
+
+        monkeypatch.setattr(module, "append_jsonl", slow)
+        record = done(evaluate(run))
+        questions = server.asked[1:]
+    assert asked_before[-1] > 1
+    assert sorted(asked.instruction for asked in questions) == sorted(row["instruction"] for row in INSTRUCTIONS)
+    assert record.n_total == 6
+    assert record.judge.model == "gpt-x"
+
+
+def test_a_judge_that_stops_stops_generation_too(build: Build) -> None:
+    """With the reason; the answers so far stay, and the next try continues from them."""
+    from judge_server import Fault, error
+
+    with judge_server() as server:
+        run = build(judge=openai(server.url))
+        server.faults.extend([Fault(), error(401, "no")])
+        with pytest.raises(JudgeError, match="stopped: HTTP 401: no"):
+            evaluate(run)
+        record = done(evaluate(run))
+    assert record.n_total == 6
+
+
+def test_a_dear_judge_waits_until_the_answers_are_known(build: Build) -> None:
+    """Where long answers would be too dear, what they cost is counted when they are there."""
+    with judge_server() as server:
+        judge = openai(server.url, max_cost=0.05, price_per_million_input=10, price_per_million_output=0)
+        run = build(judge=judge, generation={**GENERATION, "max_tokens": 8})
+        assert done(evaluate(run)).n_total == 6
+        bodies = len(server.bodies)
+        long = build("b", judge=judge, generation={**GENERATION, "max_tokens": 2000})
+        assert bodies == 7
+        with pytest.raises(JudgeError, match="judging would cost"):
+            evaluate(changed(long, judge={**judge, "max_cost": 0.001}))
+        assert len(server.bodies) == bodies
+
+
+def test_failures_stop_the_score_and_are_asked_again(build: Build) -> None:
+    """No results.json with a failure in it, unless the recipe allows it; then it is counted."""
+    from judge_server import Fault
+
+    bad = Fault(change=lambda c: c.update(choices=[]))
+    with judge_server() as server:
+        run = build(judge=openai(server.url, concurrency=1))
+        server.faults.extend([Fault(), bad, bad, bad])
+        with pytest.raises(JudgeError, match="1 of 6 judgements failed, so there is no score"):
+            evaluate(run)
+        folder = judged(run, "iteration-2")
+        assert not (folder / "results.json").exists()
+        assert len(read_jsonl(folder / "failures.jsonl")) == 1
+
+        server.faults.extend([Fault(), bad, bad, bad])
+        allowed = done(evaluate(changed(run, max_failed=0.2)))
+        assert (allowed.n_total, allowed.n_failed, allowed.partial) == (5, 1, True)
+        whole = done(evaluate(run))
+        assert (whole.n_total, whole.n_failed, whole.partial) == (6, 0, False)
+
+
+def test_stored_outputs_are_judged_without_a_model(build: Build, tmp_path: Path) -> None:
+    """A file in alpaca_eval's format takes the place of generation; its order does not matter."""
+    rows = [{**row, "output": f"{n} it is, surely.", "generator": "theirs"} for n, row in enumerate(INSTRUCTIONS)]
+    (tmp_path / "outputs.json").write_text(json.dumps(rows[::-1]))
+    with judge_server() as server:
+        run = build(judge=openai(server.url))
+        record = done(evaluate(run, outputs=tmp_path / "outputs.json"))
+    assert record.win_rate == pytest.approx(75)
+    assert (record.model, record.generation, record.answers_by) == (None, None, "theirs")
+    [folder] = (run.path / "eval").iterdir()
+    assert folder.name.startswith("theirs-")
+
+
+def test_recorded_judgements_judge_their_own_answers_only(build: Build, tmp_path: Path) -> None:
+    """The same pairs give the recorded preferences to the last digit; other answers are failures, not numbers."""
+    preferences = [1.0000630276, 1.9, 1.5, 2.0, 1.0, 1.123456789012345]
+    rows = [{**row, "output": f"answer {n}", "generator": "theirs"} for n, row in enumerate(INSTRUCTIONS)]
+    (tmp_path / "outputs.json").write_text(json.dumps(rows))
+    annotations = [
+        {
+            "instruction": row["instruction"],
+            "output_1": "It is a number.",
+            "output_2": row["output"],
+            "generator_1": "stored",
+            "generator_2": "theirs",
+            "annotator": "them",
+            "preference": preference,
+        }
+        for row, preference in zip(rows, preferences, strict=True)
+    ]
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(annotations))
+    run = build(judge={"kind": "recorded", "model": "them", "path": str(path)})
+    record = done(evaluate(run, outputs=tmp_path / "outputs.json"))
+    [written] = run.path.glob("eval/theirs-*/*/*/annotations.json")
+    assert [row["preference"] for row in json.loads(written.read_text())] == preferences
+    assert record.win_rate == pytest.approx(sum(p - 1 for p in preferences) / 6 * 100, abs=1e-12)
+    with pytest.raises(JudgeError, match="6 x the judgement that is recorded is of other answers"):
+        evaluate(run)
