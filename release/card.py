@@ -11,7 +11,14 @@ from kto_release.errors import ReleaseError
 from kto_release.model_cards import card_template
 from kto_release.records import EvalRecord, Interval
 from kto_release.release import markdown
-from kto_release.release.card_tables import evaluation_tables, iteration_table, shown, source_link, training_table
+from kto_release.release.card_tables import (
+    evaluation_tables,
+    iteration_table,
+    reference,
+    shown,
+    source_link,
+    training_table,
+)
 from kto_release.release.facts import CardFacts
 from kto_release.release.licenses import KNOWN
 from kto_release.release.markdown import Raw
@@ -128,7 +135,7 @@ def _results(facts: CardFacts) -> Iterator[Any]:
                 dataset_name="AlpacaEval 2.0" if record.is_alpaca_eval else markdown.plain(record.instructions),
                 dataset_revision=record.instructions_revision,
                 metric_type=key,
-                metric_name=f"{name} over {markdown.plain(record.reference)}, judged by "
+                metric_name=f"{name} over {markdown.plain(reference(facts, record))}, judged by "
                 f"{markdown.plain(record.judge.name)} ({_sure(interval, 1)})",
                 metric_value=round(float(value), 2),
             )
@@ -187,7 +194,7 @@ def warnings(facts: CardFacts) -> Iterator[str]:
     """What a reader must know before any number."""
     done = facts.last.iteration
     if done < facts.planned:
-        yield f"Only {done} of {facts.planned} iterations of the recipe are finished."
+        yield f"This is iteration {done} of {facts.planned} of the recipe."
     for record in facts.evaluations:
         if record.gamed:
             who = record.model.name if record.model else "recorded answers"

@@ -32,6 +32,11 @@ def source_link(name: str) -> Raw:
     return link(name, f"https://huggingface.co/datasets/{name}") if HUB_ID.fullmatch(name) else Raw(escape(name))
 
 
+def reference(facts: CardFacts, record: EvalRecord) -> str:
+    """What answers were compared with."""
+    return "the initial model" if record.reference in facts.initial_names else record.reference
+
+
 def rate(record: EvalRecord, key: str) -> str:
     """A rate in percent with its interval; a rate without an interval is not shown as one."""
     value, interval = getattr(record, key), record.intervals.get(key)
@@ -52,10 +57,10 @@ def scales(records: Sequence[EvalRecord]) -> dict[tuple[str, str, str], list[Eva
 
 
 def _age(record: EvalRecord) -> tuple[int, str]:
-    """The initial model first, then the iterations in order, then everything else."""
+    """The initial model and others first, then the iterations in order."""
     name = record.model.name if record.model else ""
     number = name.removeprefix("iteration-")
-    return (int(number) if number.isdigit() else 0 if name == "initial" else 10**9), name
+    return (int(number) if number.isdigit() else 0), name
 
 
 def iteration_table(facts: CardFacts) -> Raw:
@@ -69,7 +74,7 @@ def iteration_table(facts: CardFacts) -> Raw:
         "KL from initial (nats)",
         "answer length (tokens)",
         "held-out accuracy (%)",
-        *(f"win rate over {same[0].reference} (%), judged by {same[0].judge.name}" for same in scored),
+        *(f"win rate over {reference(facts, same[0])} (%), judged by {same[0].judge.name}" for same in scored),
     ]
     rows = []
     for record in facts.iterations:
@@ -146,7 +151,8 @@ def evaluation_tables(facts: CardFacts) -> list[dict[str, object]]:
                 "record": same[-1],
                 "table": table(columns, rows),
                 "reasons": _reasons(same),
-                "flagged": [f"{number} {kind}" for kind, number in same[-1].screening.items() if number],
+                "reference": reference(facts, same[-1]),
+                "flagged": [f"{n} {kind.replace('_', ' ')}" for kind, n in same[-1].screening.items() if n],
                 "estimated": _estimated(same[-1]),
             }
         )

@@ -1,6 +1,6 @@
 """Checks of the evaluation, and of what happens on the Hub."""
 
-from kto_release.records import EvalRecord, Interval
+from kto_release.records import EvalRecord, Interval, IterationRecord
 from kto_release.release.card_tables import scales
 from kto_release.release.checklist import HF, OURS, USERS, Items, Outcome, Subject, failed, not_measured, passed
 
@@ -71,11 +71,10 @@ def _against_initial(record: EvalRecord, subject: Subject) -> Outcome:
     if interval is None or not record.reliable or not interval.reliable:
         return not_measured("the score is not to be relied on")
     low, high = 50.0, 50.0
-    if record.reference != "initial":
+    names = subject.facts.initial_names
+    if record.reference not in names:
         same = next((one for one in scales(subject.facts.evaluations).values() if record in one), [])
-        initial = [
-            one.intervals.get("win_rate") for one in same if one.model is not None and one.model.name == "initial"
-        ]
+        initial = [one.intervals.get("win_rate") for one in same if one.model is not None and one.model.name in names]
         if not initial or initial[-1] is None:
             return not_measured("the initial model was not evaluated")
         low, high = initial[-1].low, initial[-1].high
@@ -98,18 +97,27 @@ def _held_out_accuracy(subject: Subject) -> Outcome:
 
 @ITEMS.item("no-overlap", f"{USERS}: training on what is evaluated")
 def _no_overlap(subject: Subject) -> Outcome:
-    shared = [
-        f"{number} prompts of {record.partition.name} are in {name}"
-        for record in subject.facts.iterations
-        for name, number in record.partition.overlaps.items()
-        if number and name in ("held_out", "alpaca_eval")
-    ]
+    """Held-out prompts are compared by training, instructions by the screening of the evaluation."""
+    records, shared, open_ = _published(subject), list[str](), list[str]()
+    if subject.facts.last.probe.preference_accuracy is not None:
+        found = [_held_out_overlap(record) for record in subject.facts.iterations]
+        shared += [f"{count} held-out prompts" for count in [sum(count or 0 for count in found)] if count]
+        open_ += ["held-out prompts"] if None in found else []
+    if records:
+        trained = [record.screening.get("trained_on") for record in records]
+        shared += [f"{count} instructions of the evaluation" for count in [max(one or 0 for one in trained)] if count]
+        open_ += ["the evaluation's instructions"] if None in trained else []
     if shared:
-        return not_measured(f"how it does on unseen prompts: {'; '.join(shared)}")
-    looked = {name for record in subject.facts.iterations for name in record.partition.overlaps}
-    if not looked & {"held_out", "alpaca_eval"}:
-        return not_measured("training prompts were not compared with held-out prompts or instructions")
-    return passed(f"no training prompt is in {' or '.join(sorted(looked & {'held_out', 'alpaca_eval'}))}")
+        return not_measured(f"how it does on unseen prompts: {' and '.join(shared)} are among the training prompts")
+    if open_ or not (records or subject.facts.last.probe.preference_accuracy):
+        return not_measured(f"training prompts were not compared with {' and '.join(open_) or 'anything'}")
+    return passed("no held-out prompt and no instruction of the evaluation is among the training prompts")
+
+
+def _held_out_overlap(record: IterationRecord) -> int | None:
+    """Prompts of an iteration that are held out too; None where nobody looked."""
+    counts = [count for name, count in record.partition.overlaps.items() if name.replace("_", " ") == "held out"]
+    return sum(counts) if counts else None
 
 
 @ITEMS.item("staged", f"{USERS}: uploads that hang, and half a release on main")

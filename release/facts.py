@@ -59,7 +59,8 @@ class PromptFacts(Facts):
     replaced: bool
     """Whether another template is published than the one trained with."""
     text: str
-    """The sample conversation up to the answer that is asked for, without the leading BOS token."""
+    """The sample conversation up to the answer that is asked for; without the leading BOS token where the tokenizer
+    puts it before plain text by itself: then this is what a person writes."""
     bos: str | None
     """Token that the template puts first; null: none."""
     tokenizer_adds_bos: bool
@@ -119,6 +120,12 @@ class CardFacts(Facts):
     def sources(self) -> list[str]:
         """Hub ids and file names of all feedback, in the order of the iterations."""
         return [*dict.fromkeys(name for record in self.iterations for name in record.partition.source)]
+
+    @property
+    def initial_names(self) -> set[str]:
+        """What evaluations call the initial model."""
+        first = self.iterations[0].parent
+        return {"initial", first.name, *([first.hub_id] if first.hub_id else [])}
 
     def evaluation_of(self, model: str) -> list[EvalRecord]:
         """Evaluations of "initial" or "iteration-N"."""
@@ -299,13 +306,14 @@ def prompt_facts(recipe: Recipe, record: IterationRecord, model: Path) -> Prompt
     text = render_text(tokenizer, messages, prompt=True)
     bos = tokenizer.bos_token
     printed = bool(bos) and text.startswith(bos)
+    by_itself = adds_bos(tokenizer)
     return PromptFacts(
         template=Path(recipe.release.template or record.template).stem if replaced else record.template,
         trained_with=record.template,
         replaced=replaced,
-        text=text.removeprefix(bos).lstrip(" ") if printed else text,
+        text=text.removeprefix(bos).lstrip(" ") if printed and by_itself else text,
         bos=bos if printed else None,
-        tokenizer_adds_bos=adds_bos(tokenizer),
+        tokenizer_adds_bos=by_itself,
         ends_with_eos=bool(tokenizer.eos_token) and text.rstrip("\n").endswith(tokenizer.eos_token),
         system=_system_message(tokenizer, messages),
         stop=_stop_tokens(tokenizer, model),

@@ -23,6 +23,7 @@ from seed_records import (
     plain_iteration,
     recipe,
     seed_facts,
+    weights,
 )
 
 from kto_release.errors import ReleaseError
@@ -196,7 +197,7 @@ EVALUATED = [
     (("self_consistency",), 0.93, "are swapped 93%"),
     (("answer_mass", "mean"), 0.77, "answer letters 0.77"),
     (("variance", "generation"), 0.37, "Variance of generation: 0.37"),
-    (("screening", "cut"), 19, "19 cut"),
+    (("screening", "much_longer"), 19, "19 much longer"),
     (("generation", "temperature"), 0.33, "temperature=0.33"),
     (("generation", "max_tokens"), 999, "max_new_tokens=999"),
     (("generation", "seed"), 1234, "seed 1234"),
@@ -317,22 +318,62 @@ def test_scores_under_different_judges_never_share_a_table() -> None:
 
 
 def test_models_stand_in_the_order_of_the_iterations() -> None:
-    """The initial model first, and iteration 10 behind iteration 2, whatever order the files are read in."""
+    """Other models first, and iteration 10 behind iteration 2, whatever order the files are read in."""
     plain = [plain_evaluation(3) for _ in range(3)]
-    for one, name in zip(plain, ("iteration-10", "iteration-2", "initial"), strict=True):
+    for one, name in zip(plain, ("iteration-10", "iteration-2", "some-baseline"), strict=True):
         one["model"]["name"] = name
     card = render_card(seed_facts(evaluations=[EvalRecord.model_validate(one) for one in plain]))
-    assert re.findall(r"^\| (initial|iteration-\d+) \|", card, re.MULTILINE) == [
-        "initial",
+    assert re.findall(r"^\| (some-baseline|iteration-\d+) \|", card, re.MULTILINE) == [
+        "some-baseline",
         "iteration-2",
         "iteration-10",
     ]
 
 
+def test_answers_of_the_initial_model_are_called_that() -> None:
+    """Whatever name its answers are signed with, a reference that is the initial model is named so."""
+    for name in ("initial", BASE):
+        plain = changed(plain_evaluation(3), ("reference",), name)
+        card = render_card(seed_facts(evaluations=[EvalRecord.model_validate(plain)]))
+        assert "win rate over the initial model (%), judged by" in card
+        assert "compared with those of the initial model by" in card
+        assert (
+            "win rate over the initial model, judged by"
+            in front(card)["model-index"][0]["results"][1]["metrics"][0]["name"]
+        )
+
+
+def test_several_sources_and_stop_tokens_are_told_apart() -> None:
+    """Lists of names have spaces between them."""
+    plain = changed(plain_iteration(1), ("partition", "source"), ["a.jsonl", "b.jsonl"])
+    prompt = PROMPT.model_copy(update={"stop": ["</s>", "<|end|>"]})
+    card = render_card(seed_facts(iterations=[IterationRecord.model_validate(plain)], prompt=prompt))
+    assert "- aligned using a.jsonl, b.jsonl,\n" in card
+    assert "of a.jsonl, b.jsonl (revision" in card
+    assert "An answer ends with `</s>` or `<|end|>`." in card
+    assert "via 1 iteration of KTO" in card
+
+
+def test_a_template_that_writes_bos_itself_is_shown_with_it() -> None:
+    """Where the tokenizer adds no BOS, the prompt is shown as it must be written, and the note says so."""
+    prompt = PROMPT.model_copy(
+        update={"text": "<|im_start|>user\nHi!", "bos": "<|im_start|>", "tokenizer_adds_bos": False}
+    )
+    card = render_card(seed_facts(prompt=prompt))
+    assert "```\n<|im_start|>user\nHi!\n```" in card
+    assert "it begins with the beginning-of-sequence (BOS) token, `<|im_start|>`: the template writes it" in card
+
+
+def test_weights_in_fp32_lost_nothing() -> None:
+    """Rounding is told where there was any."""
+    assert "rounding to bfloat16 lost 18.7% of the training" in render_card(seed_facts())
+    assert "rounding" not in render_card(seed_facts(weights=weights(dtype="float32", rounding_lost=0.0)))
+
+
 def test_an_unfinished_chain_is_called_out() -> None:
     """A release of iteration 2 of 3 says so before any number."""
     card = render_card(seed_facts(iterations=iterations(2)))
-    assert "> 🛑 **Only 2 of 3 iterations of the recipe are finished.**" in card
+    assert "> 🛑 **This is iteration 2 of 3 of the recipe.**" in card
     assert "via 2 iterations of KTO" in card
 
 

@@ -393,10 +393,34 @@ CASES: list[tuple[CardFacts, str, str, str]] = [
         "below one half: 40.0% (30.0% to 49.0%, n = 994)",
     ),
     (
-        iteration_with(put("partition", "overlaps", {"alpaca_eval": 4, "train_iteration_1": 7})),
+        iteration_with(put("partition", "overlaps", {"held_out": 4, "train_iteration_1": 7})),
         "no-overlap",
         "not measured",
-        "how it does on unseen prompts: 4 prompts of train_iteration_3 are in alpaca_eval",
+        "how it does on unseen prompts: 4 held-out prompts are among the training prompts",
+    ),
+    (
+        evaluation_with(put("screening", {"trained_on": 3})),
+        "no-overlap",
+        "not measured",
+        "how it does on unseen prompts: 3 instructions of the evaluation are among the training prompts",
+    ),
+    (
+        evaluation_with(put("screening", {})),
+        "no-overlap",
+        "not measured",
+        "training prompts were not compared with the evaluation's instructions",
+    ),
+    (
+        iteration_with(put("partition", "overlaps", {"train_iteration_1": 0})),
+        "no-overlap",
+        "not measured",
+        "training prompts were not compared with held-out prompts",
+    ),
+    (
+        evaluation_with(put("reference", "mistralai/Mistral-7B-Instruct-v0.2"), initial=False),
+        "better-than-initial",
+        "failed",
+        "29.4 (26.8 to 32.2, n = 805), the initial model 50.0",
     ),
 ]
 

@@ -79,7 +79,7 @@ def plain_iteration(number: int) -> dict[str, Any]:
             "tokens": 26_000_000 + number,
             "longest": 2_040 + number,
             "duplicates": 50 + number,
-            "overlaps": {"train_iteration_9": 60 + number, "alpaca_eval": 0},
+            "overlaps": {"train_iteration_9": 60 + number, "held out": 0},
         },
         "training": {
             "steps": 1_150 + number,
@@ -185,7 +185,7 @@ def plain_evaluation(number: int, judge: str = "gpt-4.1-2025-04-14") -> dict[str
         "answer_mass": {"mean": 0.998, "min": 0.93, "below": 0.0},
         "reliable": True,
         "unreliable_because": [],
-        "screening": {"empty": 0, "cut": 7},
+        "screening": {"empty": 0, "much_longer": 7, "trained_on": 0},
         "gamed": [],
         "estimated": None,
         "environment": ENVIRONMENT,
