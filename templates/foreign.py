@@ -59,7 +59,7 @@ def _problem(source: str, tokens: tuple[tuple[str, str], ...]) -> str | None:
             env=environment,
         )
     except subprocess.TimeoutExpired:
-        return f"takes longer than {SECONDS} s"
+        return f"takes longer than {SECONDS * PATIENCE} s"
     return _told(result)
 
 
@@ -68,7 +68,7 @@ def _told(result: "subprocess.CompletedProcess[bytes]") -> str | None:
         answer: dict[str, Any] = json.loads(result.stdout)
     except ValueError:
         if result.returncode < 0:  # the system ended it: out of CPU time (SIGXCPU, SIGKILL)
-            return f"takes longer than {SECONDS} s"
+            return f"takes longer than {SECONDS} s of a processor"
         return f"breaks the process that renders it: {_last_line(result.stderr)}"
     problem: str | None = answer["problem"]
     return problem

@@ -1,6 +1,5 @@
 """Templates from elsewhere: rendered in a child process first, and refused if they break its limits or the sandbox."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from kto_release.templates import foreign, load_template, render
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 REFUSED = {
-    "memory": ("{{ 'x' * 10**10 }}", "needs more than 1024 MiB of memory"),
+    "memory": ("{{ 'x' * (2 * 10**9) }}", "needs more than 1024 MiB of memory"),
     "classes": (
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "breaks out of the sandbox: access to attribute '__class__' of 'str' object is unsafe.",
@@ -44,11 +43,9 @@ def test_a_template_that_never_ends_is_refused(tiny: Any, tmp_path: Path, monkey
     monkeypatch.setattr(foreign, "SECONDS", 1)
     path = tmp_path / "loops.jinja"
     path.write_text(LOOPS)
-    start = time.monotonic()
     with pytest.raises(ModelError) as caught:
         load_template(str(path), tiny)
-    assert caught.value.problem == "the chat template takes longer than 1 s"
-    assert time.monotonic() - start < 1 * foreign.PATIENCE + 5
+    assert caught.value.problem == "the chat template takes longer than 1 s of a processor"
 
 
 def test_a_models_own_template_is_tried_too(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +56,7 @@ def test_a_models_own_template_is_tried_too(tiny: Any, monkeypatch: pytest.Monke
         lambda: load_template("base", tiny),
         lambda: render(tiny, [{"role": "user", "content": "Why?"}], prompt=True),
     ):
-        with pytest.raises(ModelError, match="takes longer than 1 s"):
+        with pytest.raises(ModelError, match="takes longer than 1 s of a processor"):
             use()
 
 

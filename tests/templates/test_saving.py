@@ -35,6 +35,14 @@ def test_a_saved_tokenizer_that_reads_differently_is_an_error(mistral_folders: d
         check_reload(tokenizer, tmp_path)
 
 
+def test_saving_proves_that_the_ids_stay(mistral_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Where the tokenizer no longer says that it is a legacy one, saving it is an error, not another tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(mistral_folders["mistral"])
+    tokenizer.legacy = None
+    with pytest.raises(ModelError, match="the tokenizer gives other ids after saving"):
+        save_tokenizer(tokenizer, tmp_path)
+
+
 def test_a_lost_template_is_an_error(tiny: Any, tmp_path: Path) -> None:
     """A folder whose tokenizer has another template than the one in hand is refused."""
     save_tokenizer(tiny, tmp_path)
