@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help install demo test check docs help-snapshot clean
+.PHONY: help install demo test check bench-train docs help-snapshot clean
 
 help:
 	@echo "make demo         install, and run the quickstart through train, eval and publish"
 	@echo "make test         install, and run all tests"
 	@echo "make check        lint, format, types, and the tests of the built wheel"
+	@echo "make bench-train  training against TRL's KTOTrainer, into benchmarks/README.md (half an hour on two cores)"
 	@echo "make docs         the recipe's reference and schema, from the code"
 	@echo "make clean        remove the environment and what was built"
 
@@ -34,6 +35,10 @@ check: install
 	$(BIN)/pip install --quiet --no-deps --no-compile --target build/typed build/wheel/*.whl
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kto_release
 	PYTHONPATH="$(CURDIR)/build/typed" KTO_RELEASE_EXPECTED="$(CURDIR)/build/typed" $(BIN)/pytest -q tests/kto_release tests/templates tests/recipes
+
+bench-train: install
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/training.py --write benchmarks/README.md
 
 docs: install
 	$(BIN)/python -c "from pathlib import Path; from kto_release import schema; Path('docs/recipe.md').write_text(schema.markdown()); Path('recipes/schema.json').write_text(schema.json_schema())"

@@ -16,8 +16,8 @@ from kto_release.evaluate.alpaca import OFFICIAL_JUDGE, OFFICIAL_REFERENCE
 from kto_release.evaluate.annotations import read_annotations
 from kto_release.evaluate.judged import Judged
 from kto_release.evaluate.leaderboard import Published, leaderboard
-from kto_release.evaluate.positions import position
 from kto_release.evaluate.prompts import official_outputs, read_rows
+from kto_release.positions import position
 
 SUFFIXES = (".json", ".json.gz", ".json.xz")
 

@@ -17,11 +17,11 @@ from kto_release.evaluate import alpaca
 from kto_release.evaluate.judged import Judged
 from kto_release.evaluate.lc_data import fetch_lc_data, read_lc_data
 from kto_release.evaluate.placing import check_preference, place
-from kto_release.evaluate.positions import position
 from kto_release.evaluate.prompts import read_rows
 from kto_release.evaluate.results import Compared, show, to_record
 from kto_release.evaluate.scores import score
 from kto_release.evaluate.screening import screen
+from kto_release.positions import position
 from kto_release.recipe import sha256_of
 from kto_release.records import EvalRecord, JudgeFacts
 from kto_release.run import write_atomically, write_record

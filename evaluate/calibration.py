@@ -14,8 +14,8 @@ import numpy.typing as npt
 from kto_release.errors import ScoreError
 from kto_release.evaluate.anchors import Anchor
 from kto_release.evaluate.judged import Judged
-from kto_release.evaluate.positions import COUNT
 from kto_release.evaluate.uncertainty import LEVEL, percentile_interval, resamples, win_rate_replicates
+from kto_release.positions import COUNT
 from kto_release.recipe import sha256_of
 from kto_release.records import AnchorFacts, CalibrationRecord, Interval, JudgeFacts, OfficialMap
 from kto_release.run import environment, now

@@ -16,7 +16,6 @@ from kto_release.errors import ScoreError
 from kto_release.evaluate.alpaca import length_controlled
 from kto_release.evaluate.judged import Judged
 from kto_release.evaluate.lc_data import LcData
-from kto_release.evaluate.positions import COUNT, collapsed, position
 from kto_release.evaluate.uncertainty import (
     length_controlled_replicates,
     length_model,
@@ -24,6 +23,7 @@ from kto_release.evaluate.uncertainty import (
     resamples,
     win_rate_replicates,
 )
+from kto_release.positions import COUNT, collapsed, position
 from kto_release.records import EvalRecord, Interval
 
 RESAMPLES = 10_000

@@ -21,9 +21,9 @@ from kto_release.evaluate.comparison import (
     setup,
 )
 from kto_release.evaluate.lc_data import LcData, fetch_lc_data, read_lc_data
-from kto_release.evaluate.positions import COUNT
 from kto_release.evaluate.results import RATES
 from kto_release.evaluate.uncertainty import LEVEL
+from kto_release.positions import COUNT
 from kto_release.records import EvalRecord
 from kto_release.run import read_record
 

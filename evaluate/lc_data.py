@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kto_release.errors import DataError, HubError, KtoReleaseError
-from kto_release.evaluate.positions import COUNT
+from kto_release.positions import COUNT
 
 if TYPE_CHECKING:
     import pandas as pd

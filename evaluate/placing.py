@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kto_release.errors import ScoreError
 from kto_release.evaluate.judged import Judged
-from kto_release.evaluate.positions import COUNT, position
+from kto_release.positions import COUNT, position
 
 SHOWN = 5
 """How many instructions a message quotes."""

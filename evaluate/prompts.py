@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_release.errors import DataError, HubError
-from kto_release.evaluate.positions import collapsed
+from kto_release.positions import collapsed
 from kto_release.recipe import EvalSection, sha256_of
 
 DATASET = "tatsu-lab/alpaca_eval"

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from kto_release.errors import RecipeError
 from kto_release.evaluate.answers import Answer, Answers
 from kto_release.evaluate.judging import Pair
-from kto_release.evaluate.positions import COUNT, position
 from kto_release.evaluate.prompts import InstructionSet, Outputs, load_outputs, official_outputs
+from kto_release.positions import COUNT, position
 
 INITIAL = "initial"
 

@@ -13,7 +13,6 @@ from kto_release.evaluate.alpaca import WinRates, length_controlled, win_rates
 from kto_release.evaluate.judged import Judged, Scores
 from kto_release.evaluate.lc_data import LcData
 from kto_release.evaluate.placing import Placed, place
-from kto_release.evaluate.positions import COUNT
 from kto_release.evaluate.uncertainty import (
     length_controlled_replicates,
     length_model,
@@ -21,6 +20,7 @@ from kto_release.evaluate.uncertainty import (
     resamples,
     win_rate_replicates,
 )
+from kto_release.positions import COUNT
 from kto_release.records import Interval
 
 LARGE_BIAS = 0.1

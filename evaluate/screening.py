@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from kto_release.evaluate.positions import collapsed
+from kto_release.positions import collapsed
 
 KINDS = {
     "empty": "no text",

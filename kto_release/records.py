@@ -91,9 +91,12 @@ class PartitionFacts(Facts):
     tokens: int
     """Tokens of all prompts (each once) and completions."""
     longest: int
+    lengths: dict[str, int] = {}
+    """Tokens of prompt and completion together, at percentiles of the feedback: 5, 25, 50, 75 and 95."""
     duplicates: int
     overlaps: dict[str, int]
-    """Prompts shared with other partitions, held_out and alpaca_eval, by their names."""
+    """Prompts shared with the other partitions ("iteration 1", "held out"), and with AlpacaEval's instructions
+    ("alpaca_eval"), which tells them by hashes."""
 
 
 class TrainingFacts(Facts):

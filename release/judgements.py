@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from kto_release.errors import DataError, HubError, ReleaseError, RunError, ScoreError
-from kto_release.evaluate.positions import collapsed, position
+from kto_release.positions import collapsed, position
 from kto_release.records import EvalRecord, Facts
 
 SAME = 1e-6
@@ -127,7 +127,7 @@ def _length_controlled(rows: Sequence[ReleasedJudgement], record: EvalRecord, lc
     """The rate of each sample of the answers."""
     from kto_release.evaluate.alpaca import length_controlled
     from kto_release.evaluate.lc_data import fetch_lc_data, read_lc_data
-    from kto_release.evaluate.positions import COUNT
+    from kto_release.positions import COUNT
 
     data = read_lc_data(lc_data) if lc_data is not None else fetch_lc_data()
     if record.lc_data_sha256 is not None and data.sha256 != record.lc_data_sha256:

@@ -1,6 +1,8 @@
 """Where and in what precision a model computes: device, autocast, loading in fp32."""
 
 import contextlib
+import ctypes
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,21 @@ def hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"{torch.get_num_threads()} x CPU core"
+
+
+def keep_freed_memory() -> None:
+    """On a CPU under glibc: keep freed tensors' memory for the next ones instead of giving it back to the system.
+
+    Every pack allocates what the last one freed. Fetched anew, each page costs a fault: a fifth of the time of a
+    forward and backward pass was measured. The peak grows by a few percent.
+    """
+    if torch.cuda.is_available() or not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h
+        libc.mallopt(mmap_threshold, 2**30)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -11,7 +11,9 @@ from kto_release.records import ModelFacts, PartitionFacts
 from kto_release.run import Run, file_sha256, weights_digest
 from kto_release.templates import Template, load_template, set_template
 from kto_release.train.feedback import Partition, find_partitions, input_digests
-from kto_release.train.tokens import Tokens, tokenize, with_overlaps
+from kto_release.train.tokens import ALPACA_EVAL, Tokens, tokenize, with_overlaps
+
+LABELS = ("desirable", "undesirable")
 
 
 class Chain(NamedTuple):
@@ -73,7 +75,7 @@ def prepare(run: Run) -> Chain:
         )
         tokens[name] = tokenize(folder, partition, recipe.data, recipe.train, tokenizer, key)
     facts = with_overlaps(tokens)
-    _show(facts)
+    show_feedback(facts)
     names = [name for name in every if name != "held out"]
     return Chain(
         run,
@@ -115,37 +117,38 @@ def _check_inputs(run: Run, partitions: list[Partition]) -> None:
         )
 
 
-def _show(facts: dict[str, PartitionFacts]) -> None:
+def show_feedback(facts: dict[str, PartitionFacts]) -> None:
+    """What was read, per label, and what to know about it before the first step."""
     rows = []
     for name, partition in facts.items():
-        dropped = sum(counts.desirable + counts.undesirable for counts in partition.dropped.values())
+        dropped = [sum(getattr(c, label) for c in partition.dropped.values()) for label in LABELS]
+        kept, cut = ([getattr(counts, label) for label in LABELS] for counts in (partition.kept, partition.truncated))
+        per_label = [" / ".join(map(str, counts)) for counts in (kept, dropped, cut)]
         rows.append(
-            [
-                name,
-                partition.name,
-                partition.prompts,
-                partition.kept.desirable,
-                partition.kept.undesirable,
-                dropped,
-                partition.truncated.desirable + partition.truncated.undesirable,
-                partition.duplicates,
-                f"{partition.tokens:,}",
-                partition.longest,
-            ]
+            [name, partition.name, partition.prompts, *per_label, partition.duplicates, f"{partition.tokens:,}"]
         )
+    columns = ["", "partition", "prompts", "kept", "dropped", "cut", "twice", "tokens"]
+    console.table("Feedback (liked / disliked)", columns, rows)
+    shares = list(next(iter(facts.values())).lengths)
     console.table(
-        "Feedback",
-        ["", "partition", "prompts", "liked", "disliked", "dropped", "cut", "twice", "tokens", "longest"],
-        rows,
+        "Tokens of a prompt with its answer, at percentiles",
+        ["", *(f"{share}%" for share in shares), "longest"],
+        [[name, *partition.lengths.values(), partition.longest] for name, partition in facts.items()],
     )
     for name, partition in facts.items():
-        for reason, counts in partition.dropped.items():
+        _warn(name, partition)
+
+
+def _warn(name: str, partition: PartitionFacts) -> None:
+    for reason, counts in partition.dropped.items():
+        console.warn(f"{name}: {counts.desirable} liked and {counts.undesirable} disliked answers dropped: {reason}")
+    if not partition.kept.desirable or not partition.kept.undesirable:
+        missing = "liked" if not partition.kept.desirable else "disliked"
+        console.warn(f"{name}: there is no {missing} answer; KTO then has nothing to weigh the other kind against")
+    for other, count in partition.overlaps.items():
+        if count and other == ALPACA_EVAL:
             console.warn(
-                f"{name}: {counts.desirable} liked and {counts.undesirable} disliked answers dropped: {reason}"
+                f"{name}: {count} prompts are instructions of AlpacaEval; its score would not be one of unseen"
             )
-        if not partition.kept.desirable or not partition.kept.undesirable:
-            missing = "liked" if not partition.kept.desirable else "disliked"
-            console.warn(f"{name}: there is no {missing} answer; KTO then has nothing to weigh the other kind against")
-        for other, count in partition.overlaps.items():
-            if count and (other == "held out" or name < other):
-                console.warn(f"{name} shares {count} prompts with {other}")
+        elif count and (other == "held out" or name < other):
+            console.warn(f"{name} shares {count} prompts with {other}")

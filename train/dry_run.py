@@ -11,11 +11,11 @@ from kto_release.errors import DataError, ModelError
 from kto_release.models import locate
 from kto_release.run import Run
 from kto_release.train.arithmetic import resolve_precision
-from kto_release.train.chain import open_tokenizer
+from kto_release.train.chain import open_tokenizer, show_feedback
 from kto_release.train.feedback import find_partitions
 from kto_release.train.memory import GIB, estimate, read_devices
 from kto_release.train.plan import Work, work_of
-from kto_release.train.tokens import Tokens, tokenize
+from kto_release.train.tokens import Tokens, tokenize, with_overlaps
 
 SAMPLES = 2
 SHOWN_IDS = 12
@@ -79,36 +79,31 @@ def _count_rows(run: Run) -> None:
 def _feedback(run: Run, tokenizer: Any) -> None:
     recipe = run.recipe
     found = find_partitions(recipe.data)
-    rows = []
-    sample = None
+    every = {f"iteration {number}": partition for number, partition in enumerate(found.iterations, 1)}
+    if found.held_out is not None:
+        every["held out"] = found.held_out
     with tempfile.TemporaryDirectory(prefix="kto-release-") as scratch:
-        for number, partition in enumerate(found.iterations, 1):
-            folder = Path(scratch) / str(number)
-            tokens = tokenize(folder, partition, recipe.data, recipe.train, tokenizer, "dry run")
-            work = work_of(tokens, recipe.train, number)
-            kept = tokens.facts.kept
-            rows.append(
-                [
-                    number,
-                    partition.name,
-                    tokens.facts.prompts,
-                    kept.desirable,
-                    kept.undesirable,
-                    sum(c.desirable + c.undesirable for c in tokens.facts.dropped.values()),
-                    f"{tokens.facts.tokens:,}",
-                    len(work.batches),
-                    f"{work.weights.desirable:.4g}",
-                ]
-            )
-            sample = sample or (tokens, work)
+        tokens = {
+            name: tokenize(Path(scratch) / name, partition, recipe.data, recipe.train, tokenizer, "dry run")
+            for name, partition in every.items()
+        }
+        show_feedback(with_overlaps(tokens))
+        works = [work_of(tokens[f"iteration {n}"], recipe.train, n) for n in range(1, recipe.data.iterations + 1)]
         console.table(
             "Iterations",
-            ["", "partition", "prompts", "liked", "disliked", "dropped", "tokens", "steps", "desirable weight"],
-            rows,
+            ["", "steps", "feedback per step", "desirable weight", "undesirable weight"],
+            [
+                [number, len(work.batches), _sizes(work), f"{work.weights.desirable:.4g}", work.weights.undesirable]
+                for number, work in enumerate(works, 1)
+            ],
         )
         console.say("padding tokens: 0 (prompts are shared by their completions, and packs are laid end to end)")
-        if sample is not None:
-            _samples(*sample, tokenizer, recipe.train.max_length)
+        _samples(tokens["iteration 1"], works[0], tokenizer, recipe.train.max_length)
+
+
+def _sizes(work: Work) -> str:
+    sizes = sorted({len(batch.feedback_B) for batch in work.batches})
+    return f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
 
 
 def _samples(tokens: Tokens, work: Work, tokenizer: Any, max_length: int) -> None:

@@ -11,7 +11,7 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from kto_release import console
 from kto_release.recipe import ModelSection, TrainSection
 from kto_release.train import checkpoints, reference
-from kto_release.train.arithmetic import load_model
+from kto_release.train.arithmetic import keep_freed_memory, load_model
 from kto_release.train.batches import GlobalBatch
 from kto_release.train.logprobs import check_against_plain_forward
 from kto_release.train.loss import Weights
@@ -19,6 +19,7 @@ from kto_release.train.metrics import MetricsCallback
 from kto_release.train.reference import Reference
 from kto_release.train.tokens import Tokens
 from kto_release.train.trainer import KTOTrainer, Objective
+from kto_release.train.tree import FORWARD_ONLY
 
 CHECKED_TOKENS = 64
 """Of the first row, for the comparison with the model's own logits: enough to see a difference, quick at any size."""
@@ -47,6 +48,7 @@ def fit(job: Job, model_section: ModelSection, train: TrainSection, tokenizer: A
     target = job.folder / "model"
     if target.exists():
         return
+    keep_freed_memory()
     set_seed(train.seed + job.number)
     model = _policy(job, model_section, train)
     trainer = KTOTrainer(
@@ -152,7 +154,7 @@ def _reference(trainer: KTOTrainer, job: Job, model_section: ModelSection, train
         job.tokens,
         keys_K,
         max_length=train.max_length,
-        tokens_per_pack=train.tokens_per_pack,
+        tokens_per_pack=FORWARD_ONLY * trainer.tokens_per_pack,
         rank=trainer.accelerator.process_index,
         ranks=trainer.accelerator.num_processes,
         reduce=trainer.sum_over_ranks,

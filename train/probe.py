@@ -20,7 +20,7 @@ from kto_release.train.arithmetic import autocast, load_model
 from kto_release.train.attention import NAME
 from kto_release.train.logprobs import branch_logprobs
 from kto_release.train.tokens import Tokens
-from kto_release.train.tree import Branch, Tree, make_packs
+from kto_release.train.tree import FORWARD_ONLY, Branch, Tree, make_packs
 
 NGRAM = 4
 CHECK_ROWS = 4
@@ -123,7 +123,7 @@ class Prober:
                     held_out,
                     keys_K,
                     max_length=self.train.max_length,
-                    tokens_per_pack=self.train.tokens_per_pack,
+                    tokens_per_pack=FORWARD_ONLY * self.train.tokens_per_pack,
                 )
             reference.store(self.cache, key, stored)
         return stored.of(held_out.prompt_F, np.arange(len(held_out)))

@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from kto_release.errors import DataError, RunError
+from kto_release.positions import position
 from kto_release.recipe import DataSection, TrainSection
 from kto_release.records import LabelCounts, PartitionFacts
 from kto_release.run import read_record, write_record
 from kto_release.templates import Rendered, render_feedback
 from kto_release.train.feedback import Partition, Row, prompt_digest, read
+from kto_release.train.layouts import Feedback
 
 ROWS_AT_ONCE = 1000
+PERCENTILES = (5, 25, 50, 75, 95)
+ALPACA_EVAL = "alpaca_eval"
 
 
 class Kept(BaseModel):
@@ -89,12 +93,13 @@ class _Writer:
         self.truncated = [0, 0]
         self.seen: set[bytes] = set()
         self.duplicates = 0
-        self.longest = 0
+        self.in_alpaca_eval = 0
         self.sha256 = hashlib.sha256()
         self.prompt_file = (folder / "prompt_ids.bin").open("wb")
         self.completion_file = (folder / "completion_ids.bin").open("wb")
 
-    def add(self, where: str, row: int, digest: bytes, ids: Rendered, desirable: bool) -> None:
+    def add(self, where: str, row: int, feedback: Feedback, ids: Rendered) -> None:
+        desirable = feedback.desirable
         limit = self.train.max_length
         prompt, completion = ids.prompt_ids, ids.completion_ids
         if completion is None:
@@ -107,7 +112,7 @@ class _Writer:
             # The end is cut off, and with it the end-of-turn token: a cut answer does not end.
             completion = completion[: limit - len(prompt)]
             self.truncated[desirable] += 1
-        self._keep(row, digest, np.array(prompt, np.int32), np.array(completion, np.int32), desirable)
+        self._keep(row, feedback, np.array(prompt, np.int32), np.array(completion, np.int32))
         return None
 
     def _refuse_or_drop(self, reason: str, where: str, length: int, desirable: bool) -> None:
@@ -121,23 +126,22 @@ class _Writer:
     def _drop(self, reason: str, desirable: bool) -> None:
         self.dropped.setdefault(reason, [0, 0])[desirable] += 1
 
-    def _keep(
-        self, row: int, digest: bytes, prompt: NDArray[np.int32], completion: NDArray[np.int32], desirable: bool
-    ) -> None:
+    def _keep(self, row: int, feedback: Feedback, prompt: NDArray[np.int32], completion: NDArray[np.int32]) -> None:
         content = hashlib.sha256(prompt.tobytes()).digest()[:16]
         number = self.prompts.get(content)
         if number is None:
             number = self.prompts[content] = len(self.digests)
-            self.digests.append(digest)
+            self.digests.append(prompt_digest(feedback.prompt))
+            self.in_alpaca_eval += position(feedback.prompt[-1][1]) is not None
             self.prompt_offsets.append(self.prompt_offsets[-1] + len(prompt))
             prompt.tofile(self.prompt_file)
         completion.tofile(self.completion_file)
         self.completion_offsets.append(self.completion_offsets[-1] + len(completion))
         self.prompt_F.append(number)
-        self.desirable_F.append(desirable)
+        self.desirable_F.append(feedback.desirable)
         self.row_F.append(row)
-        self.longest = max(self.longest, len(prompt) + len(completion))
-        content = hashlib.sha256(prompt.tobytes() + b"|" + completion.tobytes() + bytes([desirable])).digest()
+        label = bytes([feedback.desirable])
+        content = hashlib.sha256(prompt.tobytes() + b"|" + completion.tobytes() + label).digest()
         self.sha256.update(content)
         self.duplicates += content[:16] in self.seen
         self.seen.add(content[:16])
@@ -146,6 +150,7 @@ class _Writer:
         self.prompt_file.close()
         self.completion_file.close()
         desirable_F = np.array(self.desirable_F, dtype=np.bool_)
+        lengths_F = np.diff(self.prompt_offsets)[self.prompt_F] + np.diff(self.completion_offsets)
         np.savez(
             self.folder / "index.npz",
             prompt_F=np.array(self.prompt_F, np.int64),
@@ -166,9 +171,10 @@ class _Writer:
             truncated=_counts(self.truncated),
             prompts=len(self.digests),
             tokens=self.prompt_offsets[-1] + self.completion_offsets[-1],
-            longest=self.longest,
+            longest=int(lengths_F.max()),
+            lengths={str(p): int(np.percentile(lengths_F, p, method="higher")) for p in PERCENTILES},
             duplicates=self.duplicates,
-            overlaps={},
+            overlaps={ALPACA_EVAL: self.in_alpaca_eval},
         )
         write_record(self.folder / "facts.json", Kept(key=key, facts=facts))
 
@@ -214,8 +220,7 @@ def _write(writer: _Writer, rows: Sequence[Row], tokenizer: Any, first: int) -> 
     flat = [(row.where, first + place, feedback) for place, row in enumerate(rows) for feedback in row.feedback]
     rendered = render_feedback(tokenizer, [(feedback.messages, feedback.completion) for _, _, feedback in flat])
     for (where, number, feedback), ids in zip(flat, rendered, strict=True):
-        digest = prompt_digest(feedback.prompt)
-        writer.add(where, number, digest, ids, feedback.desirable)
+        writer.add(where, number, feedback, ids)
     return len(rows)
 
 
@@ -224,7 +229,8 @@ def with_overlaps(tokens: dict[str, Tokens]) -> dict[str, PartitionFacts]:
     return {
         name: own.facts.model_copy(
             update={
-                "overlaps": {
+                "overlaps": own.facts.overlaps
+                | {
                     other_name: len(np.intersect1d(own.prompt_digests, other.prompt_digests))
                     for other_name, other in tokens.items()
                     if other_name != name

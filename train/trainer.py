@@ -24,7 +24,7 @@ from kto_release.train.logprobs import branch_logprobs
 from kto_release.train.loss import Weights, kto_losses, reference_point
 from kto_release.train.reference import Reference, trees
 from kto_release.train.tokens import Tokens
-from kto_release.train.tree import Pack, share
+from kto_release.train.tree import FORWARD_ONLY, Pack, share
 
 MIN_TOKENS_PER_PACK = 64
 # Shape suffixes: B feedback of the global batch, N branches of a pack.
@@ -103,11 +103,11 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Loss and gradient of one global batch; returns the loss over all ranks."""
         del num_items_in_batch
-        if self.reference is None:
-            self.reference = self.find_reference(self)
         batch = self.objective.batches[inputs["step"]]
         while True:
             try:
+                if self.reference is None:
+                    self.reference = self.find_reference(self)
                 return self._global_batch(model, batch)
             except torch.OutOfMemoryError:
                 self._take_smaller_packs(model)
@@ -136,7 +136,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         desirable_B = torch.from_numpy(self.objective.tokens.desirable_F[batch.feedback_B]).to(device)
         logps_B = torch.zeros(size, dtype=torch.float64, device=device)
         losses_B = torch.zeros(size, dtype=torch.float64, device=device)
-        packs = self._packs(batch, batch.feedback_B)
+        packs = self._packs(batch, batch.feedback_B, self.tokens_per_pack)
         for pack, synchronise in _with_last(packs):
             with self._gradients(model, synchronise):
                 logps_N = self._logps(model, pack)
@@ -174,7 +174,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         device = self.accelerator.device
         logps_B = torch.zeros(len(batch.feedback_B), dtype=torch.float64, device=device)
         with torch.no_grad():
-            for pack in self._packs(batch, batch.partner_B):
+            for pack in self._packs(batch, batch.partner_B, FORWARD_ONLY * self.tokens_per_pack):
                 logps_N = self._logps(model, pack)
                 if pack.slots:
                     logps_B[torch.tensor(pack.slots, device=device)] = logps_N.double()
@@ -188,12 +188,12 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             raise RuntimeError("the reference is computed before the first step")
         return self.reference.of(self.objective.tokens.prompt_F[feedback_B], completions_B)
 
-    def _packs(self, batch: GlobalBatch, completions_B: Any) -> list[Pack]:
+    def _packs(self, batch: GlobalBatch, completions_B: Any, tokens_per_pack: int) -> list[Pack]:
         """This rank's packs for these completions of the batch's prompts; slots are places in the batch."""
         tokens = self.objective.tokens
         places_B = np.arange(len(batch.feedback_B))
         grown = trees(tokens, tokens.prompt_F[batch.feedback_B], completions_B, places_B, self.objective.max_length)
-        return share(grown, self.accelerator.num_processes, self.tokens_per_pack)[self.accelerator.process_index]
+        return share(grown, self.accelerator.num_processes, tokens_per_pack)[self.accelerator.process_index]
 
     def _logps(self, model: nn.Module, pack: Pack) -> Tensor:
         self.tokens_computed += len(pack.ids_T)

@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+FORWARD_ONLY = 2
+"""How many times more tokens a pack may hold where no gradient is asked for: activations then live for one layer, and
+longer packs split fewer trees."""
 # Shape suffixes: T tokens of a pack, C completion tokens that a pack predicts.
 
 

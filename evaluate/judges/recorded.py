@@ -7,7 +7,7 @@ from kto_release.evaluate import alpaca
 from kto_release.evaluate.annotations import official_judge_facts, read_annotations
 from kto_release.evaluate.judged import Judged
 from kto_release.evaluate.judges import Done, Failure, Question, Verdict
-from kto_release.evaluate.positions import collapsed
+from kto_release.positions import collapsed
 from kto_release.recipe import RecordedJudge as Section
 from kto_release.recipe import sha256_of
 from kto_release.records import JudgeFacts

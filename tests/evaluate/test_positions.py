@@ -4,7 +4,7 @@ import json
 import lzma
 from pathlib import Path
 
-from kto_release.evaluate.positions import COUNT, collapsed, hashes, instruction_hash, position
+from kto_release.positions import COUNT, collapsed, hashes, instruction_hash, position
 
 
 def test_the_table_holds_805_different_hashes() -> None:

@@ -30,5 +30,5 @@ def position(instruction: str) -> int | None:
 @cache
 def hashes() -> dict[str, int]:
     """Position by hash, for all of AlpacaEval's instructions."""
-    lines = (files("kto_release.evaluate") / "positions.txt").read_text(encoding="ascii").split()
+    lines = (files("kto_release") / "positions.txt").read_text(encoding="ascii").split()
     return {line: number for number, line in enumerate(lines)}
