@@ -37,7 +37,6 @@ check: install
 	PYTHONPATH="$(CURDIR)/build/typed" KTO_RELEASE_EXPECTED="$(CURDIR)/build/typed" $(BIN)/pytest -q tests/kto_release tests/templates tests/recipes
 
 bench-train: install
-	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/training.py --write benchmarks/README.md
 
 docs: install

@@ -112,8 +112,8 @@ class LoraSection(Section):
 class StopRule(Section):
     """A rule on the probe after an iteration that stops the run."""
 
-    metric: str
-    """A value of the iteration's probe, for example kl_initial or mean_length."""
+    metric: Literal["preference_accuracy", "kl_initial", "kl_previous", "mean_length", "ended", "repetition"]
+    """A value of the iteration's probe; all but preference_accuracy need probe_prompts above 0."""
     above: float | None = None
     """Stop where the value is above this."""
     below: float | None = None

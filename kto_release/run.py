@@ -1,10 +1,12 @@
 """The run directory: its paths, its lock, atomic records, digests, and where a stage ran."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,16 +14,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
 
 import kto_release
 from kto_release.errors import RunError
 from kto_release.recipe import Recipe, sha256_of
 from kto_release.records import Environment, EvalRecord, IterationRecord
 
+FULL = 2**20
+"""Bytes: with less free space a write that failed, failed for that."""
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
 PACKAGES = [
@@ -103,10 +108,10 @@ class Run:
         With `hold` false nothing is done: of the ranks of one training only the main process holds the lock.
         """
         if not hold:
-            yield
+            with _full_disk_told(self.path):
+                yield
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+") as file:
+        with _full_disk_told(self.path), self._lock_file() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -124,6 +129,12 @@ class Run:
                 yield
             finally:
                 file.truncate(0)
+
+    @contextmanager
+    def _lock_file(self) -> Iterator[IO[str]]:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as file:
+            yield file
 
     def iteration(self, number: int) -> Path:
         """Folder of iteration `number`, from 1."""
@@ -201,6 +212,31 @@ def _sync_folder(folder: Path) -> None:
 def write_record(path: Path, record: BaseModel) -> None:
     """Write a record, atomically and last."""
     write_atomically(path, record.model_dump_json(indent=2) + "\n")
+
+
+@contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    """Say that the disk is full, in whatever words a library says it."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not _is_full(folder, error):
+            raise
+        raise RunError(
+            f"the disk of {str(folder)!r} is full: {str(error).splitlines()[0]}",
+            todo="free some space; the same command then goes on from what is complete",
+        ) from error
+
+
+def _is_full(folder: Path, error: BaseException) -> bool:
+    texts = ("No space left on device", "Disk quota exceeded")
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(t in str(cause) for t in texts):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    # torch.save says "iostream error" and no more; what it wrote until then has filled the disk.
+    return folder.exists() and shutil.disk_usage(folder).free < FULL
 
 
 def read_record(path: Path, kind: type[RecordT]) -> RecordT | None:

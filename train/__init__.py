@@ -18,9 +18,11 @@ def train(run: Run) -> list[IterationRecord]:
     from kto_release.train.arithmetic import process_state
     from kto_release.train.chain import prepare
     from kto_release.train.iterations import run_iteration, stopped_by
+    from kto_release.train.plan import check_plan
     from kto_release.train.quiet import quiet_libraries
 
     quiet_libraries()
+    check_plan(run.recipe)
     state = process_state()
     with run.lock(hold=state.is_main_process):
         with state.main_process_first():

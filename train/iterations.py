@@ -6,7 +6,7 @@ from kto_release import console
 from kto_release.errors import RunError
 from kto_release.models import stored_weights
 from kto_release.recipe import StopRule, sha256_of
-from kto_release.records import IterationRecord, ModelFacts, Probe, TrainingFacts
+from kto_release.records import Interval, IterationRecord, ModelFacts, Probe, TrainingFacts
 from kto_release.run import environment, now, read_jsonl, weights_digest, write_record
 from kto_release.train.arithmetic import hardware, process_state, resolve_precision
 from kto_release.train.chain import Chain
@@ -215,22 +215,14 @@ def _training_facts(chain: Chain, number: int, work: Work, precision: str) -> Tr
 
 
 def stopped_by(rules: list[StopRule], probe: Probe) -> str | None:
-    """The rule that says to stop after this probe, in words, or None.
-
-    Raises `RunError` where a rule names a metric that was not measured.
-    """
-    plain = {name: value for name, value in probe.model_dump().items() if isinstance(value, int | float)}
-    if probe.preference_accuracy is not None:
-        plain["preference_accuracy"] = probe.preference_accuracy.value
+    """The rule that says to stop after this probe, in words, or None. What was not measured stops nothing."""
     for rule in rules:
-        if rule.metric not in plain:
-            raise RunError(
-                f"train.stop_if names {rule.metric!r}, which the probe did not measure",
-                expected=f"one of {', '.join(sorted(plain))}",
-            )
-        value = plain[rule.metric]
-        if rule.above is not None and value > rule.above:
+        found = getattr(probe, rule.metric)
+        value = found.value if isinstance(found, Interval) else found
+        if value is None:
+            console.warn(f"train.stop_if: the probe did not measure {rule.metric}")
+        elif rule.above is not None and value > rule.above:
             return f"{rule.metric} is {value:.4g}, above {rule.above:.4g}"
-        if rule.below is not None and value < rule.below:
+        elif rule.below is not None and value < rule.below:
             return f"{rule.metric} is {value:.4g}, below {rule.below:.4g}"
     return None

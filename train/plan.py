@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel
 
-from kto_release.recipe import TrainSection
+from kto_release.errors import RecipeError
+from kto_release.recipe import Recipe, TrainSection
 from kto_release.run import read_record, write_record
 from kto_release.train.batches import GlobalBatch, epoch_batches
 from kto_release.train.loss import Weights, balanced_weights
@@ -54,6 +55,30 @@ def work_of(tokens: Tokens, train: TrainSection, number: int) -> Work:
     else:
         weights = Weights(train.desirable_weight, train.undesirable_weight)
     return Work(batches, weights)
+
+
+def check_plan(recipe: Recipe) -> None:
+    """What would only fail, or be ignored, after hours: trackers that are not there, rules on what is not measured.
+
+    Raises `RecipeError`.
+    """
+    from transformers.integrations import get_available_reporting_integrations
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    for tracker in recipe.train.report_to:
+        if tracker not in INTEGRATION_TO_CALLBACK:
+            raise RecipeError(
+                f"train.report_to: {tracker!r} is no tracker that transformers knows",
+                expected=f"some of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
+            )
+        if tracker not in get_available_reporting_integrations():
+            raise RecipeError(f"train.report_to: {tracker!r} is not installed", todo=f"pip install {tracker}")
+    for rule in recipe.train.stop_if:
+        missing = "data.held_out" if recipe.data.held_out is None else None
+        if rule.metric != "preference_accuracy" and not recipe.train.probe_prompts:
+            missing = "train.probe_prompts above 0"
+        if missing:
+            raise RecipeError(f"train.stop_if: {rule.metric} needs {missing}", todo=f"set {missing}, or drop the rule")
 
 
 def read_plan(folder: Path) -> Plan | None:

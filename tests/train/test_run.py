@@ -1,9 +1,12 @@
 """A whole run of two iterations with a tiny real model: what every step computes, and what is left behind."""
 
+import json
+import lzma
+
 import numpy as np
 import pytest
 import torch
-from feedback_files import write_recipe
+from feedback_files import pair, write_jsonl, write_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kto_release.recipe import load_recipe
@@ -148,6 +151,73 @@ def test_the_probe_counts_held_out_pairs(finished):
     accuracy = finished.iteration_records()[1].probe.preference_accuracy
     assert accuracy.n == 4
     assert accuracy.low <= accuracy.value <= accuracy.high
+
+
+def test_bf16_weights_would_lose_what_ours_keep(tiny_model, tmp_path):
+    """At the default learning rate fp32 weights keep almost every update, and bf16 ones almost none.
+
+    The movement of our weights, applied in as many steps to bf16 weights, is lost to rounding. Fails if the policy is
+    loaded in the base's bf16.
+    """
+    run = run_once(tmp_path, tiny_model, **{"train.learning_rate": 5e-7, "data.partitions": ["one"]})
+    steps = run.iteration_records()[0].training.steps
+    initial = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).state_dict()
+    trained = AutoModelForCausalLM.from_pretrained(run.iteration(1) / "model", dtype=torch.float32).state_dict()
+    kept = lost = total = 0
+    for name, weight in initial.items():
+        movement = trained[name] - weight.float()
+        rounded = weight.clone()
+        for _ in range(steps):
+            rounded += movement / steps
+        kept += int((movement != 0).sum())
+        lost += int(((rounded == weight) & (movement != 0)).sum())
+        total += weight.numel()
+    assert kept / total > 0.5  # the embeddings of tokens that never occur don't move
+    assert lost / kept > 0.95
+
+
+@pytest.mark.parametrize("label", [True, False], ids=["all liked", "all disliked"])
+def test_feedback_of_one_label_only_trains(tiny_model, tmp_path, label, capsys):
+    """Labelled rows without any of the other kind: every loss starts at one half, and the run warns."""
+    rows = [{"prompt": f"Question {n}?", "completion": f"Answer {n} is it.", "label": label} for n in range(9)]
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data" / "one.jsonl", rows)
+    run = run_once(
+        tmp_path, tiny_model, **{"data.partitions": ["one"], "data.held_out": None, "train.desirable_weight": 1.0}
+    )
+    first, *_, last = metrics(run, 1)
+    assert first["loss"] == pytest.approx(0.5, abs=1e-6)
+    assert last["loss"] != pytest.approx(0.5, abs=1e-6)
+    assert ("logps/chosen" in first, "logps/rejected" in first) == (label, not label)
+    assert f"there is no {'disliked' if label else 'liked'} answer" in capsys.readouterr().err
+
+
+def test_every_epoch_has_its_own_order_and_partners(tiny_model, tmp_path):
+    """Two epochs: each holds all feedback, in another order and with other KL partners, and only the first is at the
+    reference."""
+    run = run_once(tmp_path, tiny_model, **{"train.epochs": 2, "data.partitions": ["one"]})
+    tokens = Tokens(run.iteration(1) / "tokens")
+    batches = work_of(tokens, run.recipe.train, 1).batches
+    epochs = batches[: len(batches) // 2], batches[len(batches) // 2 :]
+    order, partner = ([np.concatenate([b[i] for b in epoch]).tolist() for epoch in epochs] for i in (0, 1))
+    assert sorted(order[0]) == sorted(order[1]) == list(range(16))
+    assert order[0] != order[1]
+    assert dict(zip(order[0], partner[0], strict=True)) != dict(zip(order[1], partner[1], strict=True))
+    rows = metrics(run, 1)
+    assert len(rows) == 6
+    assert rows[3]["loss"] != pytest.approx(0.5, abs=1e-6)
+
+
+def test_instructions_of_alpaca_eval_among_the_prompts_are_told(tiny_model, tmp_path, shared_data, capsys):
+    """A prompt that is one of AlpacaEval's 805 instructions, whatever its spaces, is counted, recorded and told."""
+    path = shared_data / "alpaca_eval" / "outputs" / "gpt4_1106_preview.json.xz"
+    instruction = json.loads(lzma.decompress(path.read_bytes()))[7]["instruction"]
+    rows = [{**pair(n), "prompt": f"{instruction} \n" if n == 3 else f"Question {n}?"} for n in range(6)]
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data" / "one.jsonl", rows)
+    run = run_once(tmp_path, tiny_model, **{"data.partitions": ["one"], "train.max_length": 512})
+    assert run.iteration_records()[0].partition.overlaps == {"alpaca_eval": 1, "held out": 0}
+    assert "warning: iteration 1: 1 prompts are instructions of AlpacaEval" in capsys.readouterr().err
 
 
 def test_a_second_call_skips_finished_iterations(finished):
