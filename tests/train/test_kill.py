@@ -11,8 +11,17 @@ from feedback_files import write_recipe
 
 from kto_release.run import file_sha256, read_jsonl
 
-POINTS = int(os.environ.get("KTO_RELEASE_KILL_POINTS", "3"))
+POINTS = int(os.environ.get("KTO_RELEASE_KILL_POINTS", "2"))
 """How many random instants; more with the environment variable."""
+
+PHASES = {
+    "feedback is being tokenised": "iteration-2/tokens.part",
+    "the reference is about to be computed": "iteration-1/plan.json",
+    "a checkpoint is being written": "iteration-1/checkpoints/checkpoint-2",
+    "the model is being written": "iteration-1/model.part",
+    "the record is due": "iteration-2/model",
+}
+"""What appears in the run when a phase begins."""
 
 STEPS = {"train.epochs": 4, "train.checkpoint_every": 1, "train.probe_prompts": 0}
 
@@ -76,6 +85,27 @@ def test_killed_and_started_again(cli, whole, tmp_path, tiny_model, point):
     assert start(cli, tmp_path).wait(300) == 0, (tmp_path / "log").read_text()
     assert weights(tmp_path) == weights(reference)
     assert losses(tmp_path) == losses(reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", PHASES)
+def test_killed_while_something_is_written(cli, whole, tmp_path, tiny_model, phase):
+    """SIGKILL as soon as a phase has begun to write: bit for bit the same weights and metrics after the next start.
+
+    Fails if a folder that is not complete is taken for one, or if a file is written in its place instead of beside it.
+    """
+    write_recipe(tmp_path, tiny_model, **STEPS)
+    process = start(cli, tmp_path)
+    sign = tmp_path / "runs" / "small" / PHASES[phase]
+    deadline = time.monotonic() + 300
+    while not sign.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert not (tmp_path / "runs" / "small" / "iteration-2" / "record.json").exists()
+    assert start(cli, tmp_path).wait(300) == 0, (tmp_path / "log").read_text()
+    assert weights(tmp_path) == weights(whole[0])
+    assert losses(tmp_path) == losses(whole[0])
 
 
 @pytest.mark.slow
