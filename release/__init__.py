@@ -11,7 +11,7 @@ from kto_release.errors import ReleaseError
 from kto_release.records import ReleaseRecord
 from kto_release.release.bundle import Bundle, build
 from kto_release.release.chat_template import replay
-from kto_release.release.checklist import refuse, show_checklist
+from kto_release.release.checklist import checklist, refuse, show_checklist, write_checklist
 from kto_release.release.collect import Material, collect
 from kto_release.release.manifest import MANIFEST
 from kto_release.release.options import Options, Target, target_of
@@ -76,7 +76,7 @@ def refuse_lacking(material: Material) -> None:
 
 
 def send(material: Material, bundle: Bundle, target: Target) -> None:
-    """Push a checked bundle, and record what was sent and where it is."""
+    """Push a checked bundle, and record what was sent, where it is, and the checklist with that."""
     from huggingface_hub import constants
 
     from kto_release.release.hub import push
@@ -102,6 +102,9 @@ def send(material: Material, bundle: Bundle, target: Target) -> None:
     this_time = {"finished", "environment", "verified"}
     if old is None or old.model_dump(exclude=this_time) != record.model_dump(exclude=this_time):
         write_record(path, record)
+    # Only now is known what happens on the Hub; the list in the release itself was made before, and stays.
+    found = bundle.subject.found._replace(published=record)
+    write_checklist(material.folder, checklist(bundle.subject._replace(found=found)))
     show_published(record, changed=pushed.changed)
 
 

@@ -13,7 +13,7 @@ from kto_release import __version__
 from kto_release.errors import ModelError, ReleaseError
 from kto_release.model_cards import DATA_CITATIONS, MODEL_CITATIONS, TEMPLATE_CITATIONS, citation
 from kto_release.models import LocalModel, load_tokenizer
-from kto_release.recipe import Recipe, StatedResult
+from kto_release.recipe import Emissions, Recipe, StatedResult
 from kto_release.records import EvalRecord, Facts, IterationRecord, ModelFacts, WeightFacts
 from kto_release.release.licenses import CardLicense, LicenseFacts, LicenseSource, card_license, license_in, resolve
 from kto_release.release.template_test import PUBLISHED, TRAINING
@@ -94,6 +94,7 @@ class CardFacts(Facts):
     datasets: list[str]
     """Hub ids: those trained on, then those that the recipe adds."""
     stated_results: list[StatedResult]
+    emissions: Emissions | None
     reference: Literal["previous", "initial"]
     planned: int
     """Iterations of the recipe."""
@@ -164,6 +165,7 @@ def collect_facts(
         metrics=section.metrics,
         datasets=[*dict.fromkeys([*_data_sets(iterations), *section.datasets])],
         stated_results=section.stated_results,
+        emissions=section.emissions,
         reference=recipe.train.reference,
         planned=recipe.data.iterations,
         base=ancestor,

@@ -183,10 +183,10 @@ class Repository:
         """The files of a commit by path, but those that the Hub itself keeps there."""
         return tree(self.api, self.repo_id, commit)
 
-    def holds(self, commit: str, goal: dict[str, LocalFile]) -> bool:
-        """Whether a commit holds exactly these files, by the Hub's own hashes."""
-        with self.step(f"looking at {commit[:8]}"):
-            remote = self.tree(commit)
+    def holds(self, revision: str, goal: dict[str, LocalFile]) -> bool:
+        """Whether a commit or tag holds exactly these files, by the Hub's own hashes."""
+        with self.step(f"looking at {revision[:12]}"):
+            remote = self.tree(revision)
             return remote.keys() == goal.keys() and all(is_same(remote[name], file) for name, file in goal.items())
 
     def check_tag(self, goal: dict[str, LocalFile]) -> None:
@@ -194,7 +194,8 @@ class Repository:
         if not self.target.tag or self.target.pull_request:
             return
         there = self.tags().get(self.target.tag)
-        if there is not None and not self.holds(there, goal):
+        # Asked by name: what an annotated tag points to is no commit.
+        if there is not None and not self.holds(self.target.tag, goal):
             raise HubError(
                 f"the tag {self.target.tag!r} exists, and names another release (commit {there[:8]})"
                 f"\n  on the Hub: {self.state}",

@@ -139,6 +139,11 @@ def test_the_record_says_what_was_sent_where(own_hub: FakeHub, run: Run) -> None
     assert record["commit"] == repo.branches["main"] == repo.tags["v1.0"]
     assert (record["files"], record["tag"], record["private"]) == (len(files), "v1.0", True)
     assert record["release_sha256"] == files["release.json"]
+    saved = {
+        check["name"]: check for check in json.loads((run.release_folder / "checklist.json").read_text())["checks"]
+    }
+    assert saved["staged"]["evidence"] == f"{len(files)} files at {record['commit'][:12]}…: {record['verified']}"
+    assert (saved["staged"]["state"], saved["repository"]["state"]) == ("passed", "passed")
     before = path.read_bytes()
     publish(run, options=Options(tag="v1.0"))
     assert path.read_bytes() == before

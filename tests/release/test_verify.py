@@ -12,7 +12,7 @@ from run_builder import build_run
 
 from kto_release.errors import HubError, ReleaseError
 from kto_release.release import Options, publish, verify
-from kto_release.release.manifest import Manifest, read_manifest
+from kto_release.release.manifest import list_files, read_manifest
 from kto_release.release.signing import SignWith, Trust
 from kto_release.release.verify import Checked, check_release
 
@@ -145,16 +145,12 @@ def test_a_forged_manifest_is_found_by_the_signature(release: Path, made: Path) 
     assert [item.what for item in failures(release, Trust(key=made / "key.pub"))] == ["model.sig"]
 
 
-def reseal(release: Path, manifest: Manifest | None = None) -> None:
+def reseal(release: Path) -> None:
     """Make the manifest fit the files again, as a maker with wrong numbers would have it."""
-    manifest = manifest or read_manifest(release / "release.json")
+    manifest = read_manifest(release / "release.json")
     (release / "model.sig").unlink(missing_ok=True)
-    hashes = sha256_by_path(release)
-    files = [
-        file.model_copy(update={"size": (release / file.path).stat().st_size, "sha256": hashes[file.path]})
-        for file in manifest.files
-    ]
-    (release / "release.json").write_text(manifest.model_copy(update={"files": files}).sealed().spelled())
+    sealed = manifest.model_copy(update={"files": list_files(release)}).sealed()
+    (release / "release.json").write_text(sealed.spelled())
 
 
 def test_a_number_on_the_card_that_no_record_has(release: Path) -> None:
@@ -166,6 +162,16 @@ def test_a_number_on_the_card_that_no_record_has(release: Path) -> None:
     assert found.what == "README.md"
     assert "says what the records do not" in found.evidence
     assert "60.0 (37.5 to 82.5)" in found.evidence
+
+
+def test_a_result_for_the_hub_that_no_record_has(release: Path) -> None:
+    """What .eval_results/ says is compared with the records too."""
+    (release / ".eval_results").mkdir()
+    (release / ".eval_results" / "alpaca_eval.yaml").write_text("- value: 99.9\n")
+    reseal(release)
+    assert failures(release) == [
+        (".eval_results/alpaca_eval.yaml", "failed", "says what the records do not: + - value: 99.9")
+    ]
 
 
 def test_a_score_that_the_judgements_do_not_give(release: Path) -> None:
