@@ -273,11 +273,25 @@ def failing_at_each_request(
             push(bundle, DIGEST, target, endpoint=hub.url)
         except HubError as error:
             message = str(error)
-        assert not message or "\n  on the Hub: " in message, message
-        assert TOKEN not in message
         total = max(total, len(seen))
         hub.before = None
         hub.failures.clear()
+        if message:
+            assert_true(message, hub, target, goal)
         if target.repo_id in hub.repos:
             assert all(files in ({}, goal) for files in history(hub))
         yield push(bundle, DIGEST, target, endpoint=hub.url)
+
+
+def assert_true(message: str, hub: FakeHub, target: Target, goal: dict[str, str]) -> None:
+    """What a message says of the Hub is what the Hub holds, also where only the answer got lost."""
+    assert TOKEN not in message
+    _, _, told = message.partition("\n  on the Hub: ")
+    repo = hub.repos.get(target.repo_id)
+    if repo is None:
+        assert told.startswith(("nothing was changed\n", "there is no such repository, or none that you can see\n"))
+        return
+    assert ("main holds this release" in told) == (repo.files("main") == goal), message
+    assert (", tagged" in told) == ("v1.0" in repo.tags), message
+    assert (", public" in told) == (not repo.private), message
+    assert (LEFT in told) == any(name.startswith("kto-release-staging-") for name in repo.branches), message
