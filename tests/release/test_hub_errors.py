@@ -252,6 +252,28 @@ def test_any_request_may_fail_while_a_predecessor_is_told(hub: FakeHub, tmp_path
     assert total > 35
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["drop", "drop after", "status"])
+def test_any_request_may_fail_with_xet(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int | str
+) -> None:
+    """The same where large files go to Xet's store instead of LFS."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    hub.xet = tmp_path / "xet"
+    hub.xet.mkdir()
+    bundle = write_bundle(tmp_path / "bundle", shards=1)
+    target = TARGET._replace(tag="v1.0", private=False)
+    total = 0
+    for pushed in failing_at_each_request(hub, bundle, target, kind):
+        total += 1
+        repo = hub.repos["tester/tiny"]
+        assert (repo.files("main"), repo.tags) == (sha256_by_path(bundle), {"v1.0": pushed.commit})
+        assert (repo.private, hub.uploaded) == (False, [])
+    assert total > 30
+
+
 def failing_at_each_request(
     hub: FakeHub, bundle: Path, target: Target, kind: int | str, prepare: Callable[[], None] = lambda: None
 ) -> Iterator[Pushed]:
