@@ -1,6 +1,7 @@
 """`kto-release verify`: what a stranger finds out about a release."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -96,6 +97,49 @@ def test_any_flipped_byte_is_found_and_named(release: Path) -> None:
         path.write_bytes(whole)
     assert failures(release) == []
     assert tried > 100
+
+
+def test_any_byte_of_an_unsigned_release_counts(release: Path) -> None:
+    """Hashes alone, without the signature: random bytes of every file replaced by random others are found and named."""
+    (release / "model.sig").unlink()
+    chance = random.Random(5)
+    tried = 0
+    for name in sha256_by_path(release):
+        path = release / name
+        whole = path.read_bytes()
+        for place in chance.sample(range(len(whole)), k=min(len(whole), 25)):
+            damaged = bytearray(whole)
+            damaged[place] ^= chance.randrange(1, 256)
+            path.write_bytes(bytes(damaged))
+            assert name in {item.what for item in failures(release)}, (name, place)
+            tried += 1
+        path.write_bytes(whole)
+    assert failures(release) == []
+    assert tried > 400
+
+
+def test_longer_shorter_and_missing_files_are_named(release: Path) -> None:
+    """Each file with a byte more, with a byte less, empty, and gone; and a new file in each folder."""
+    (release / "model.sig").unlink()
+    for name in sha256_by_path(release):
+        path = release / name
+        whole = path.read_bytes()
+        for content in (whole + b" ", whole[:-1], b""):
+            path.write_bytes(content)
+            assert name in {item.what for item in failures(release)}, name
+        path.unlink()
+        told = {item.what: item.evidence for item in failures(release)}
+        assert told.get(name, "") in (
+            "missing",
+            f"no release.json in {str(release)!r}: it is no release of kto-release",
+        )
+        path.write_bytes(whole)
+    for folder in [release, *(path for path in release.rglob("*") if path.is_dir())]:
+        (folder / "new.txt").write_text("new")
+        name = (folder / "new.txt").relative_to(release).as_posix()
+        assert (name, "failed", "not part of the release") in failures(release)
+        (folder / "new.txt").unlink()
+    assert failures(release) == []
 
 
 def test_every_byte_of_the_manifest_counts(release: Path) -> None:
@@ -220,6 +264,19 @@ def test_a_folder_without_a_release(tmp_path: Path) -> None:
     """A folder that kto-release did not make is told as such."""
     [found] = failures(tmp_path)
     assert found.evidence == f"no release.json in {str(tmp_path)!r}: it is no release of kto-release"
+
+
+def test_a_repository_that_was_changed_on_the_hub(own_hub: FakeHub, release: Path) -> None:
+    """By its id: what the Hub gives is compared with the manifest; each revision has its own answer."""
+    files = {name: (release / name).read_bytes() for name in sha256_by_path(release)}
+    repo = own_hub.create("tester/tiny", files=files)
+    repo.tags["v1.0"] = repo.branches["main"]
+    tree = {**repo.commits[repo.branches["main"]].tree}
+    tree["README.md"] = own_hub.store("README.md", files["README.md"].replace(b"60.0", b"90.0"))
+    repo.add_commit("main", "Better numbers", tree)
+    with pytest.raises(ReleaseError, match=r"'tester/tiny' is not the release that was made:\n  - README.md: sha256 "):
+        verify("tester/tiny")
+    verify("tester/tiny", revision="v1.0")
 
 
 def test_no_such_repository(own_hub: FakeHub) -> None:
