@@ -303,7 +303,7 @@ def prompt_facts(recipe: Recipe, record: IterationRecord, model: Path) -> Prompt
     )
     if not tokenizer.chat_template:
         return None
-    replaced = _template_sha256(model) not in (None, record.template_sha256)
+    replaced = _is_replaced(model, record.template_sha256)
     messages = [{"role": role, "content": content} for role, content in SAMPLE]
     text = render_text(tokenizer, messages, prompt=True)
     bos = tokenizer.bos_token
@@ -322,12 +322,16 @@ def prompt_facts(recipe: Recipe, record: IterationRecord, model: Path) -> Prompt
     )
 
 
-def _template_sha256(model: Path) -> str | None:
-    """Digest of the template in `model`: of the one with {% generation %} marks where it is published beside."""
+def _is_replaced(model: Path, trained: str) -> bool:
+    """Whether the template in `model` is another one than that with the digest `trained`.
+
+    With {% generation %} marks it is published beside; without, it is published but for its last line end.
+    """
     for name in (TRAINING, PUBLISHED):
         if (model / name).is_file():
-            return make_template(name, (model / name).read_text(encoding="utf-8")).sha256
-    return None
+            source = (model / name).read_text(encoding="utf-8")
+            return trained not in {make_template(name, text).sha256 for text in (source, source + "\n")}
+    return False
 
 
 def _system_message(tokenizer: Any, messages: list[dict[str, str]]) -> Literal["supported", "refused", "ignored"]:

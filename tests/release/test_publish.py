@@ -17,6 +17,7 @@ from kto_release.errors import RecipeError, ReleaseError, RunError
 from kto_release.release import Options, publish
 from kto_release.release.manifest import read_manifest
 from kto_release.run import Run
+from kto_release.templates.load import MARK
 
 LOAD = """
 import sys
@@ -276,6 +277,34 @@ def test_the_licence_text_of_the_base_model(own_hub: FakeHub, run: Run, tiny_mod
         publish(other, dry_run=True)
         path = bundle_of(other) / "LICENSE"
         assert (path.read_text() if path.exists() else None) == text
+
+
+def test_another_template_is_published_only_when_it_is_wished(own_hub: FakeHub, run: Run) -> None:
+    """release.template needs --replace-template; then it is what is published, and the card's head says so."""
+    section = run.recipe.release.model_copy(update={"template": "zephyr"})
+    other = Run(run.recipe.model_copy(update={"release": section}), run.path)
+    with pytest.raises(ReleaseError, match="release.template 'zephyr' is another chat template than 'base'"):
+        publish(other)
+    assert own_hub.requests == []
+    publish(other, options=Options(replace_template=True))
+    card = (bundle_of(run) / "README.md").read_text()
+    assert "> 🛑 **The chat template was replaced: published is zephyr, trained with was base.**\n" in card, (
+        "called out at the card's head"
+    )
+    assert "<|assistant|>\nWhat kind of cake?</s>\n<|user|>\nChocolate cake.</s>\n<|assistant|>\n```" in card
+    assert json.loads((bundle_of(run) / "template_test.json").read_text())["conversations"][0]["ids"]
+
+
+def test_a_template_without_marks_is_not_a_replaced_one(own_hub: FakeHub, tmp_path: Path, tiny_model: Path) -> None:
+    """A model's own template, which has no marks and ends with a line end, is published as what it is."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    template = base / "chat_template.jinja"
+    template.write_text(MARK.sub("", template.read_text()) + "\n")
+    other = build_run(tmp_path / "run", base, evaluated=False, sections=LICENSED)
+    publish(other, dry_run=True)
+    assert "The chat template was replaced" not in (bundle_of(other) / "README.md").read_text()
+    assert not (bundle_of(other) / "chat_template.training.jinja").exists()
 
 
 def test_two_at_once(own_hub: FakeHub, run: Run) -> None:
