@@ -72,7 +72,7 @@ def show_target(target: Target | None) -> None:
     how = (
         "every file is downloaded again and hashed"
         if target.read_back
-        else ("small files are downloaded again and hashed, the weights compared by the Hub's sha256")
+        else "all files but the weights are downloaded again and hashed, the weights compared by the Hub's sha256"
     )
     console.say(f"  2 verify    {how}")
     if target.pull_request:
