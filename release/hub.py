@@ -42,7 +42,7 @@ class Pushed(NamedTuple):
 
 
 Proof = Callable[[Path], str]
-"""Looks at a folder with all files but the weights as they came back, and says what it found right; raises what is wrong."""
+"""Looks at a folder with what came back (all but the weights), and says what it found right; raises what is wrong."""
 
 
 def push(

@@ -9,6 +9,7 @@ from releases import DIGEST, STAGING, TARGET, TOKEN, history, sha256_by_path, wr
 
 from kto_release.errors import HubError
 from kto_release.release.hub import Pushed, push
+from kto_release.release.hub_errors import explain
 from kto_release.release.options import Target
 
 AGAIN = "run the same command again: what has arrived is not sent twice"
@@ -169,6 +170,14 @@ def test_xet_refuses(
         f"staging the files failed: {problem}\n"
         f"  on the Hub: the repository is there, and main does not hold this release; {LEFT}\n"
         f"  to do: {todo}"
+    )
+
+
+def test_an_upload_address_is_told_without_its_signature() -> None:
+    """What the client says of a failed upload may hold a presigned address: its parameters let anybody write."""
+    error = ConnectionError("Network error: error sending request for url (https://cas.example.org/x?X-Sig=abc&y=1)")
+    assert explain(error, "tester/tiny", "HUB", "tester").problem == (
+        "the connection to HUB failed: Network error: error sending request for url (https://cas.example.org/x?…)"
     )
 
 
