@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from fake_hub import FakeHub
 from keys import make_key
 from releases import sha256_by_path
@@ -16,6 +17,7 @@ from kto_release.release import Options, publish, verify
 from kto_release.release.manifest import list_files, read_manifest
 from kto_release.release.signing import SignWith, Trust
 from kto_release.release.verify import Checked, check_release
+from kto_release.run import write_record
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +208,44 @@ def test_a_number_on_the_card_that_no_record_has(release: Path) -> None:
     assert found.what == "README.md"
     assert "says what the records do not" in found.evidence
     assert "60.0 (37.5 to 82.5)" in found.evidence
+
+
+def test_a_release_with_alpaca_evals_scores(shared_data: Path, tmp_path: Path, tiny_model: Path) -> None:
+    """With AlpacaEval's 805 real judgements: no instruction or reference answer is in the release, both rates come
+    again from what is, and both are in the metadata and in .eval_results/.
+    """
+    from kto_release.evaluate.annotations import read_annotations, score_annotations
+
+    source = shared_data / "alpaca_eval" / "annotations" / "claude-2.1.json.xz"
+    data = shared_data / "alpaca_eval" / "hub" / "df_gamed.csv"
+    release = {"repo_id": "tester/tiny", "data_license": "mit", "eval_results": True}
+    run = build_run(tmp_path, tiny_model, sections={"release": release})
+    own = run.eval_records()[-1][1]
+    folder = run.eval_folder("iteration-2", "alpaca_eval") / "gpt4"
+    folder.mkdir(parents=True)
+    scored = score_annotations(source, folder, lc_data=data, bootstrap=100)
+    model = run.iteration_records()[-1].model
+    write_record(folder / "results.json", scored.model_copy(update={"model": model, "generation": own.generation}))
+    publish(run, dry_run=True)
+    bundle = run.release_folder / "bundle"
+    [rates] = [
+        item.evidence
+        for item in check_release(str(bundle), rescore=True, lc_data=data)
+        if item.what == "scores of iteration-2" and "805" in item.evidence
+    ]
+    assert rates == f"win rate 15.73, length-controlled 25.25 from 805 judgements by {scored.judge.name}"
+    assert [item for item in check_release(str(bundle), rescore=True, lc_data=data) if item.state == "failed"] == []
+    entries = yaml.safe_load((bundle / ".eval_results" / "alpaca_eval.yaml").read_text())
+    assert [(entry["dataset"]["task_id"], entry["value"]) for entry in entries] == [
+        ("win_rate", 15.73),
+        ("length_controlled_winrate", 25.25),
+    ]
+    texts = "".join(
+        path.read_text() for path in bundle.rglob("*") if path.suffix in (".json", ".jsonl", ".md", ".yaml")
+    )
+    rows = read_annotations(source).rows
+    assert [row.instruction for row in rows if len(row.instruction) > 30 and row.instruction[:60] in texts] == []
+    assert [row.reference for row in rows if len(row.reference) > 30 and row.reference[:60] in texts] == []
 
 
 def test_a_result_for_the_hub_that_no_record_has(release: Path) -> None:
