@@ -39,6 +39,8 @@ class Pushed(NamedTuple):
     """How what arrived was compared with what was meant."""
     changed: bool
     """False where all was there already."""
+    private: bool
+    """Whether the repository is private now."""
 
 
 Proof = Callable[[Path], str]
@@ -83,7 +85,7 @@ def push(
     if target.predecessor and not target.private:
         with hub.step(f"pointing {target.predecessor} to this release"):
             changed |= hub.announce(target.predecessor)
-    return Pushed(str(head), None, verified, changed)
+    return Pushed(str(head), None, verified, changed, hub.private)
 
 
 class Repository:
@@ -96,6 +98,7 @@ class Repository:
         self.staging = STAGING + digest[:12]
         self.user = ""
         self.pull_request = False
+        self.private = True
         self.state = "nothing was changed"
         """What the Hub is known to hold, for messages where it can't be asked."""
 
@@ -145,6 +148,7 @@ class Repository:
         """Create the repository, private until all is verified; one that exists must be as visible as asked."""
         self.api.create_repo(self.repo_id, private=True, exist_ok=True)
         info = self.api.repo_info(self.repo_id)
+        self.private = bool(info.private)
         if self.target.private and info.private is False:
             raise HubError(
                 f"{self.repo_id} is public, and the release is to be private\n  on the Hub: {self.state}",
@@ -288,6 +292,8 @@ class Repository:
 
     def open_up(self) -> bool:
         """Set access requests, then visibility: last, so that nobody sees what is not finished."""
+        if not self.target.opens:
+            return False
         info = self.api.model_info(self.repo_id)
         gated = self.target.gated is not None and (info.gated or False) != self.target.gated
         if gated:
@@ -295,6 +301,7 @@ class Repository:
         public = not self.target.private and bool(info.private)
         if public:
             self.api.update_repo_settings(self.repo_id, private=False, repo_type="model")
+            self.private = False
             self.state += ", public"
         return gated or public
 
@@ -352,4 +359,4 @@ class Repository:
             # The site does not merge a draft, and the client only makes drafts.
             if request.status == "draft":
                 self.api.change_discussion_status(self.repo_id, request.num, "open")
-        return Pushed(commit, request.url, verified, changed=not found or commit != before)
+        return Pushed(commit, request.url, verified, changed=not found or commit != before, private=self.private)
