@@ -406,6 +406,12 @@ CASES: list[tuple[CardFacts, str, str, str]] = [
         "how it does on unseen prompts: 3 instructions of the evaluation are among the training prompts",
     ),
     (
+        iteration_with(put("partition", "overlaps", {"held out": 0, "alpaca_eval": 2})),
+        "no-overlap",
+        "not measured",
+        "how it does on unseen prompts: 2 instructions of the evaluation are among the training prompts",
+    ),
+    (
         evaluation_with(put("screening", {})),
         "no-overlap",
         "not measured",
