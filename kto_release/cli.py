@@ -185,7 +185,7 @@ def publish(
         bool, typer.Option("--pr", help="Leave the release as a pull request that a person merges.")
     ] = False,
     read_back: Annotated[
-        bool, typer.Option("--read-back", help="Download the weights again to verify them, not only the small files.")
+        bool, typer.Option("--read-back", help="Download the weights again to verify them, not only the rest.")
     ] = False,
     require: Annotated[
         list[str] | None, typer.Option(help="Refuse unless this check has passed.", metavar="CHECK")

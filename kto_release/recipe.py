@@ -335,6 +335,15 @@ class StatedResult(Section):
         return value.isoformat() if isinstance(value, dt.date) else value  # YAML reads an unquoted date as one
 
 
+class Emissions(Section):
+    """Carbon emissions that somebody measured."""
+
+    grams: float = Field(gt=0, allow_inf_nan=False)
+    """Grams of CO2 equivalents, of all iterations together."""
+    source: str
+    """How they were measured, for example codecarbon 3.0."""
+
+
 class ReleaseSection(Section):
     """What is published."""
 
@@ -372,6 +381,11 @@ class ReleaseSection(Section):
     """Known limits, in your words."""
     stated_results: list[StatedResult] = []
     """Results that others state of this recipe's model."""
+    eval_results: bool = False
+    """Also write .eval_results/alpaca_eval.yaml, the Hub's newer form of results, which it shows for benchmarks that
+    are registered there; the card has them in any case."""
+    emissions: Emissions | None = None
+    """Carbon emissions of the training, where somebody measured them; kto-release does not."""
     citations: list[str] = []
     """Names in model_cards/citations/, or .bib files, beside KTO, HALOs, the base model's, the data's and
     AlpacaEval's."""

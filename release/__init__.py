@@ -11,10 +11,10 @@ from kto_release.errors import ReleaseError
 from kto_release.records import ReleaseRecord
 from kto_release.release.bundle import Bundle, build
 from kto_release.release.chat_template import replay
-from kto_release.release.checklist import refuse, show_checklist
+from kto_release.release.checklist import checklist, refuse, show_checklist, write_checklist
 from kto_release.release.collect import Material, collect
 from kto_release.release.manifest import MANIFEST
-from kto_release.release.options import Options, Target, target_of
+from kto_release.release.options import Options, Target, check_iteration, target_of
 from kto_release.release.show import show_bundle, show_changes, show_checked, show_missing, show_published, show_target
 from kto_release.release.signing import Trust
 from kto_release.run import Run, environment, file_sha256, now, read_record, write_record
@@ -28,6 +28,7 @@ def publish(run: Run, *, dry_run: bool = False, options: Options | None = None) 
     Raises `ReleaseError` where something is missing or a check fails, `HubError` where the Hub refuses.
     """
     options = options or Options()
+    check_iteration(options, run.recipe.data.iterations)
     target = target_of(run.recipe.release, options)
     material = collect(run, options.iteration)
     if not material.ready:
@@ -41,7 +42,8 @@ def publish(run: Run, *, dry_run: bool = False, options: Options | None = None) 
         return
     if options.each_iteration and options.iteration is None:
         for number in range(1, len(material.iterations)):
-            earlier = options._replace(each_iteration=False, iteration=number, revision=None, tag=None)
+            # Opened last: a reader must not find an empty main.
+            earlier = options._replace(each_iteration=False, iteration=number, revision=None, tag=None, opens=False)
             publish(run, dry_run=dry_run, options=earlier)
     with run.lock():
         bundle = build(run, material, options)
@@ -76,7 +78,7 @@ def refuse_lacking(material: Material) -> None:
 
 
 def send(material: Material, bundle: Bundle, target: Target) -> None:
-    """Push a checked bundle, and record what was sent and where it is."""
+    """Push a checked bundle, and record what was sent, where it is, and the checklist with that."""
     from huggingface_hub import constants
 
     from kto_release.release.hub import push
@@ -89,7 +91,7 @@ def send(material: Material, bundle: Bundle, target: Target) -> None:
         endpoint=constants.ENDPOINT,
         commit=pushed.commit,
         tag=target.tag,
-        private=target.private,
+        private=pushed.private,
         pull_request=pushed.pull_request,
         release_sha256=file_sha256(bundle.path / MANIFEST),
         files=len(files),
@@ -102,6 +104,9 @@ def send(material: Material, bundle: Bundle, target: Target) -> None:
     this_time = {"finished", "environment", "verified"}
     if old is None or old.model_dump(exclude=this_time) != record.model_dump(exclude=this_time):
         write_record(path, record)
+    # Only now is known what happens on the Hub; the list in the release itself was made before, and stays.
+    found = bundle.subject.found._replace(published=record)
+    write_checklist(material.folder, checklist(bundle.subject._replace(found=found)))
     show_published(record, changed=pushed.changed)
 
 

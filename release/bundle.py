@@ -30,6 +30,7 @@ from kto_release.release.judgements import released, write_jsonl
 from kto_release.release.manifest import MANIFEST, SIGNATURE, Link, Manifest, Result, list_files
 from kto_release.release.options import Options, wished
 from kto_release.release.reload import check_reload
+from kto_release.release.results import EVAL_RESULTS
 from kto_release.release.scan import scan
 from kto_release.release.signing import PUBLIC_KEY, sign, write_public_key
 from kto_release.release.template_test import PUBLISHED, TEST, TRAINING
@@ -66,7 +67,7 @@ ALLOWED = (
     "records/*.json",
     "judgements/*.jsonl",
     "pictures/*.png",
-    ".eval_results/*.yaml",
+    EVAL_RESULTS,
     MANIFEST,
 )
 """Everything that a release may hold. A signature is added to the finished bundle."""
@@ -82,6 +83,8 @@ class Bundle(NamedTuple):
     path: Path
     manifest: Manifest
     checklist: Checklist
+    subject: Subject
+    """What the checklist was made of."""
 
 
 def build(run: Run, material: Material, options: Options) -> Bundle:
@@ -110,7 +113,7 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
             model=folder,
             pictures=[f"pictures/{path.name}" for path in sorted((folder / "pictures").glob("*.png"))],
         )
-        write_card(folder, facts)
+        write_card(folder, facts, results=run.recipe.release.eval_results)
         _copy_license(base, folder, facts)
         reload = check_reload(run, last, weights, folder, source=source, base=base.path)
         if reload is not None:
@@ -122,14 +125,15 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
             secrets=[str(finding) for finding in scan(folder)],
             signed=options.sign is not None,
         )
-        checks = checklist(Subject(facts, wished(run.recipe.release, options), folder, found))
+        subject = Subject(facts, wished(run.recipe.release, options), folder, found)
+        checks = checklist(subject)
         write_checklist(folder, checks)
         write_checklist(material.folder, checks)
         manifest = _manifest(run, material, weights, folder)
         write_atomically(folder / MANIFEST, manifest.spelled())
         if options.sign is not None:
             sign(folder, options.sign, earlier=done / SIGNATURE)
-    return Bundle(done, manifest, checks)
+    return Bundle(done, manifest, checks, subject._replace(bundle=done))
 
 
 def _weights(run: Run, material: Material, source: Path, base: LocalModel, *, tied: bool) -> WeightFacts:

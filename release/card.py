@@ -9,12 +9,12 @@ from typing import Any
 
 from kto_release.errors import ReleaseError
 from kto_release.model_cards import card_template
-from kto_release.records import EvalRecord, Interval
+from kto_release.records import EvalRecord
 from kto_release.release import markdown
 from kto_release.release.card_tables import (
+    DOUBTFUL,
     evaluation_tables,
     iteration_table,
-    reference,
     shown,
     source_link,
     training_table,
@@ -22,6 +22,7 @@ from kto_release.release.card_tables import (
 from kto_release.release.facts import CardFacts
 from kto_release.release.licenses import KNOWN
 from kto_release.release.markdown import Raw
+from kto_release.release.results import EVAL_RESULTS, eval_results, model_index
 from kto_release.run import write_atomically
 
 README = "README.md"
@@ -32,11 +33,17 @@ PLACEHOLDERS = {"", "none", "null", "license", "todo", "unknown", "tbd", "n/a"}
 """Values that generated cards are known to carry by mistake."""
 
 
-def write_card(folder: Path, facts: CardFacts) -> None:
-    """Write README.md into a bundle, and records/card.json with those facts that no other record there holds."""
+def write_card(folder: Path, facts: CardFacts, *, results: bool = False) -> None:
+    """Write README.md into a bundle, and records/card.json with those facts that no other record there holds.
+
+    `results` writes .eval_results/ too, where there are any for it.
+    """
     rest = facts.model_dump(mode="json", exclude={"iterations", "evaluations", "weights"})
     write_atomically(folder / FACTS, json.dumps(rest, indent=2, ensure_ascii=False) + "\n")
     write_atomically(folder / README, render_card(facts))
+    entries = eval_results(facts) if results else None
+    if entries is not None:
+        write_atomically(folder / EVAL_RESULTS, entries)
 
 
 def render_card(facts: CardFacts) -> str:
@@ -48,14 +55,16 @@ def render_card(facts: CardFacts) -> str:
             "the card's metadata is not valid:\n" + "\n".join(f"  - {line}" for line in problems),
             todo="mend these keys under `release` in the recipe",
         )
+    iterations, evaluations = iteration_table(facts), evaluation_tables(facts)
     body = _template().render(
         facts=facts,
         link=markdown.link,
         hub=_hub_link,
         data=source_link,
-        iterations=iteration_table(facts),
+        iterations=iterations,
         training=training_table(facts),
-        evaluations=evaluation_tables(facts),
+        evaluations=evaluations,
+        doubtful=any(DOUBTFUL in str(text) for text in [iterations, *(scale["table"] for scale in evaluations)]),
         snippets=snippets(facts),
         warnings=[*warnings(facts)],
         hours=sum(record.training.seconds for record in facts.iterations) / 3600,
@@ -83,7 +92,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     """The YAML block's content, as plain data in the Hub's order."""
     from huggingface_hub import ModelCardData
 
-    results = [*_results(facts)]
+    results = model_index(facts)
     measured = ["accuracy"] if facts.last.probe.preference_accuracy is not None else []
     card: Any = ModelCardData(  # Any: its methods are not typed
         language=_plain(facts.language),
@@ -101,49 +110,14 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
         eval_results=results or None,
     )
     plain: dict[str, Any] = card.to_dict()
+    if facts.emissions is not None:
+        source = markdown.plain(facts.emissions.source)
+        plain["co2_eq_emissions"] = {"emissions": facts.emissions.grams, "source": source}
     return plain
 
 
 def _plain(values: Sequence[str]) -> list[str]:
     return [markdown.plain(value) for value in values]
-
-
-def _results(facts: CardFacts) -> Iterator[Any]:
-    """What the published model scored, as model-index wants it: only results that can be relied on."""
-    from huggingface_hub import EvalResult
-
-    accuracy = facts.last.probe.preference_accuracy
-    if accuracy is not None and accuracy.reliable:
-        yield EvalResult(
-            task_type="text-generation",
-            dataset_type=facts.datasets[0] if facts.datasets else "held-out-feedback",
-            dataset_name="held-out feedback",
-            metric_type="accuracy",
-            metric_name=f"preference accuracy ({_sure(accuracy, 100)})",
-            metric_value=round(100 * accuracy.value, 2),
-        )
-    for record in facts.evaluation_of(facts.last.model.name):
-        if not record.reliable or record.partial or record.gamed:
-            continue
-        for key, name in (("win_rate", "win rate"), ("length_controlled_winrate", "length-controlled win rate")):
-            value, interval = getattr(record, key), record.intervals.get(key)
-            if value is None or interval is None:
-                continue
-            yield EvalResult(
-                task_type="text-generation",
-                dataset_type="tatsu-lab/alpaca_eval" if record.is_alpaca_eval else markdown.plain(record.instructions),
-                dataset_name="AlpacaEval 2.0" if record.is_alpaca_eval else markdown.plain(record.instructions),
-                dataset_revision=record.instructions_revision,
-                metric_type=key,
-                metric_name=f"{name} over {markdown.plain(reference(facts, record))}, judged by "
-                f"{markdown.plain(record.judge.name)} ({_sure(interval, 1)})",
-                metric_value=round(float(value), 2),
-            )
-
-
-def _sure(interval: Interval, scale: float) -> str:
-    low, high = interval.low * scale, interval.high * scale
-    return f"n = {interval.n}, {interval.level:.0%} interval {low:.1f} to {high:.1f}"
 
 
 def metadata_problems(plain: dict[str, Any]) -> list[str]:

@@ -7,6 +7,8 @@ from kto_release.release.facts import HUB_ID, CardFacts
 from kto_release.release.markdown import Raw, escape, link, table
 
 NOT_MEASURED = "not measured"
+DOUBTFUL = "†"
+"""Behind an interval that is known not to hold its level."""
 
 
 def shown(value: float | None, digits: int = 2) -> str:
@@ -19,7 +21,7 @@ def sure(interval: Interval | None, scale: float = 1.0) -> str:
     if interval is None:
         return NOT_MEASURED
     value, low, high = (scale * part for part in (interval.value, interval.low, interval.high))
-    return f"{value:.1f} ({low:.1f} to {high:.1f})" + ("" if interval.reliable else " †")
+    return f"{value:.1f} ({low:.1f} to {high:.1f})" + ("" if interval.reliable else f" {DOUBTFUL}")
 
 
 def counts(labels: LabelCounts) -> str:

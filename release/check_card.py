@@ -115,5 +115,8 @@ ITEMS.by_hand("card-visuals", f"{HF} (visual examples)", "asked of models that m
 
 @ITEMS.item("carbon", f"{HF} (carbon emissions)")
 def _carbon(subject: Subject) -> Outcome:
+    emissions = subject.facts.emissions
+    if emissions is not None:
+        return passed(f"{emissions.grams:g} g of CO2 equivalents, by {emissions.source}, as the recipe states")
     hours = sum(record.training.seconds for record in subject.facts.iterations) / 3600
     return not_measured(f"emissions are not measured; the card has {hours:.2f} hours and the hardware")

@@ -105,6 +105,9 @@ def _no_overlap(subject: Subject) -> Outcome:
         open_ += ["held-out prompts"] if None in found else []
     if records:
         trained = [record.screening.get("trained_on") for record in records]
+        if any(record.is_alpaca_eval for record in records):  # training itself looked for these instructions too
+            known = [record.partition.overlaps.get("alpaca_eval") for record in subject.facts.iterations]
+            trained += [sum(count or 0 for count in known)]
         shared += [f"{count} instructions of the evaluation" for count in [max(one or 0 for one in trained)] if count]
         open_ += ["the evaluation's instructions"] if None in trained else []
     if shared:

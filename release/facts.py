@@ -13,7 +13,7 @@ from kto_release import __version__
 from kto_release.errors import ModelError, ReleaseError
 from kto_release.model_cards import DATA_CITATIONS, MODEL_CITATIONS, TEMPLATE_CITATIONS, citation
 from kto_release.models import LocalModel, load_tokenizer
-from kto_release.recipe import Recipe, StatedResult
+from kto_release.recipe import Emissions, Recipe, StatedResult
 from kto_release.records import EvalRecord, Facts, IterationRecord, ModelFacts, WeightFacts
 from kto_release.release.licenses import CardLicense, LicenseFacts, LicenseSource, card_license, license_in, resolve
 from kto_release.release.template_test import PUBLISHED, TRAINING
@@ -94,6 +94,7 @@ class CardFacts(Facts):
     datasets: list[str]
     """Hub ids: those trained on, then those that the recipe adds."""
     stated_results: list[StatedResult]
+    emissions: Emissions | None
     reference: Literal["previous", "initial"]
     planned: int
     """Iterations of the recipe."""
@@ -164,6 +165,7 @@ def collect_facts(
         metrics=section.metrics,
         datasets=[*dict.fromkeys([*_data_sets(iterations), *section.datasets])],
         stated_results=section.stated_results,
+        emissions=section.emissions,
         reference=recipe.train.reference,
         planned=recipe.data.iterations,
         base=ancestor,
@@ -301,7 +303,7 @@ def prompt_facts(recipe: Recipe, record: IterationRecord, model: Path) -> Prompt
     )
     if not tokenizer.chat_template:
         return None
-    replaced = _template_sha256(model) not in (None, record.template_sha256)
+    replaced = _is_replaced(model, record.template_sha256)
     messages = [{"role": role, "content": content} for role, content in SAMPLE]
     text = render_text(tokenizer, messages, prompt=True)
     bos = tokenizer.bos_token
@@ -320,12 +322,16 @@ def prompt_facts(recipe: Recipe, record: IterationRecord, model: Path) -> Prompt
     )
 
 
-def _template_sha256(model: Path) -> str | None:
-    """Digest of the template in `model`: of the one with {% generation %} marks where it is published beside."""
+def _is_replaced(model: Path, trained: str) -> bool:
+    """Whether the template in `model` is another one than that with the digest `trained`.
+
+    With {% generation %} marks it is published beside; without, it is published but for its last line end.
+    """
     for name in (TRAINING, PUBLISHED):
         if (model / name).is_file():
-            return make_template(name, (model / name).read_text(encoding="utf-8")).sha256
-    return None
+            source = (model / name).read_text(encoding="utf-8")
+            return trained not in {make_template(name, text).sha256 for text in (source, source + "\n")}
+    return False
 
 
 def _system_message(tokenizer: Any, messages: list[dict[str, str]]) -> Literal["supported", "refused", "ignored"]:

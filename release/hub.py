@@ -15,25 +15,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 
 from kto_release import __version__
 from kto_release.errors import HubError
 from kto_release.release.hub_errors import FAILURES, explain, is_unreachable
+from kto_release.release.hub_files import holds, is_same, local_files, tree
+from kto_release.release.hub_state import observe
 from kto_release.release.options import Target
 from kto_release.run import file_sha256
 
 STAGING = "kto-release-staging-"
 """Prefix of staging branches; the rest is the start of the release's digest."""
-NOT_OURS = frozenset({".gitattributes"})
-
-
-class LocalFile(NamedTuple):
-    """One file of the bundle."""
-
-    path: Path
-    size: int
-    sha256: str
 
 
 class Pushed(NamedTuple):
@@ -46,10 +39,12 @@ class Pushed(NamedTuple):
     """How what arrived was compared with what was meant."""
     changed: bool
     """False where all was there already."""
+    private: bool
+    """Whether the repository is private now."""
 
 
 Proof = Callable[[Path], str]
-"""Looks at a folder with the small files as they came back, and says what it found right; raises what is wrong."""
+"""Looks at a folder with what came back (all but the weights), and says what it found right; raises what is wrong."""
 
 
 def push(
@@ -59,29 +54,28 @@ def push(
 
     `proof` is tried on what was read back, before it is promoted.
     """
-    hub = Repository(target, digest, endpoint, scratch=bundle.parent, proof=proof)
-    goal = local_files(bundle)
+    hub = Repository(target, bundle, digest, endpoint, proof=proof)
     with hub.step("signing in"):
         hub.sign_in()
     with hub.step("checking the card's metadata"):
-        hub.validate_card(goal)
+        hub.validate_card()
     with hub.step("creating the repository"):
         hub.create()
-        hub.check_tag(goal)
+        hub.check_tag()
     head = hub.head(target.revision)
-    changed = head is None or not hub.holds(head, goal)
+    changed = head is None or not hub.holds(head)
     if changed and target.pull_request:
-        return hub.propose(goal)
+        return hub.propose()
     if changed:
         with hub.step("staging the files"):
-            staged = hub.stage(goal)
+            staged = hub.stage()
         with hub.step("verifying what arrived"):
-            verified = hub.verify(staged, goal)
+            verified = hub.verify(staged)
         with hub.step("promoting the release"):
-            head = hub.promote(staged, goal)
+            head = hub.promote(staged)
     else:
         with hub.step("verifying what is there"):
-            verified = hub.verify(str(head), goal)
+            verified = hub.verify(str(head))
     with hub.step("tagging the release"):
         changed |= hub.tag(str(head))
     with hub.step("changing the repository's settings"):
@@ -91,26 +85,22 @@ def push(
     if target.predecessor and not target.private:
         with hub.step(f"pointing {target.predecessor} to this release"):
             changed |= hub.announce(target.predecessor)
-    return Pushed(str(head), None, verified, changed)
-
-
-def local_files(bundle: Path) -> dict[str, LocalFile]:
-    """Every file of the bundle by its path in the repository, the manifest and a signature included."""
-    files = sorted(path for path in bundle.rglob("*") if path.is_file())
-    return {p.relative_to(bundle).as_posix(): LocalFile(p, p.stat().st_size, file_sha256(p)) for p in files}
+    return Pushed(str(head), None, verified, changed, hub.private)
 
 
 class Repository:
     """The target repository, and what is known of its state."""
 
-    def __init__(
-        self, target: Target, digest: str, endpoint: str | None, *, scratch: Path, proof: Proof | None
-    ) -> None:
-        self.target, self.repo_id, self.scratch, self.proof = target, target.repo_id, scratch, proof
+    def __init__(self, target: Target, bundle: Path, digest: str, endpoint: str | None, *, proof: Proof | None) -> None:
+        self.target, self.repo_id, self.scratch, self.proof = target, target.repo_id, bundle.parent, proof
+        self.goal = local_files(bundle)
         self.api = HfApi(endpoint=endpoint, library_name="kto-release", library_version=__version__)
         self.staging = STAGING + digest[:12]
         self.user = ""
+        self.pull_request = False
+        self.private = True
         self.state = "nothing was changed"
+        """What the Hub is known to hold, for messages where it can't be asked."""
 
     @contextmanager
     def step(self, doing: str) -> Iterator[None]:
@@ -123,16 +113,10 @@ class Repository:
             raise HubError(f"{doing} failed: {problem}\n  on the Hub: {state}", todo=todo) from None
 
     def observe(self) -> str:
-        """What the repository holds right now, asked after a failure; the last known state where that fails too."""
-        try:
-            refs = self.api.list_repo_refs(self.repo_id)
-        except RepositoryNotFoundError:
-            return "there is no such repository, or none that you can see"
-        except FAILURES:
-            return f"{self.state} (when last seen)"
-        if any(branch.name == self.staging for branch in refs.branches):
-            return f"{self.state}; a staging branch {self.staging!r} is left, which the same command continues from"
-        return self.state
+        """What the repository holds right now; the last known state where it can't be asked."""
+        if self.pull_request:
+            return self.state
+        return observe(self.api, self.target, self.staging, self.goal) or f"{self.state} (when last seen)"
 
     # The steps, in order
 
@@ -140,11 +124,11 @@ class Repository:
         """Find out who we are; nothing else tells a missing token from a missing repository."""
         self.user = self.api.whoami()["name"]
 
-    def validate_card(self, goal: dict[str, LocalFile]) -> None:
+    def validate_card(self) -> None:
         """Let the Hub check the card's metadata before anything is created."""
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-        card = goal.get("README.md")
+        card = self.goal.get("README.md")
         if card is None:
             return
         response = get_session().post(
@@ -164,6 +148,7 @@ class Repository:
         """Create the repository, private until all is verified; one that exists must be as visible as asked."""
         self.api.create_repo(self.repo_id, private=True, exist_ok=True)
         info = self.api.repo_info(self.repo_id)
+        self.private = bool(info.private)
         if self.target.private and info.private is False:
             raise HubError(
                 f"{self.repo_id} is public, and the release is to be private\n  on the Hub: {self.state}",
@@ -183,18 +168,18 @@ class Repository:
         """The files of a commit by path, but those that the Hub itself keeps there."""
         return tree(self.api, self.repo_id, commit)
 
-    def holds(self, commit: str, goal: dict[str, LocalFile]) -> bool:
-        """Whether a commit holds exactly these files, by the Hub's own hashes."""
-        with self.step(f"looking at {commit[:8]}"):
-            remote = self.tree(commit)
-            return remote.keys() == goal.keys() and all(is_same(remote[name], file) for name, file in goal.items())
+    def holds(self, revision: str) -> bool:
+        """Whether a commit or tag holds exactly the files of the bundle, by the Hub's own hashes."""
+        with self.step(f"looking at {revision[:12]}"):
+            return holds(self.api, self.repo_id, revision, self.goal)
 
-    def check_tag(self, goal: dict[str, LocalFile]) -> None:
+    def check_tag(self) -> None:
         """Refuse a tag that names something else, before anything is sent: `create_tag` would not notice."""
         if not self.target.tag or self.target.pull_request:
             return
         there = self.tags().get(self.target.tag)
-        if there is not None and not self.holds(there, goal):
+        # Asked by name: what an annotated tag points to is no commit.
+        if there is not None and not self.holds(self.target.tag):
             raise HubError(
                 f"the tag {self.target.tag!r} exists, and names another release (commit {there[:8]})"
                 f"\n  on the Hub: {self.state}",
@@ -205,24 +190,24 @@ class Repository:
         """Commits by tag."""
         return {tag.name: str(tag.target_commit) for tag in self.api.list_repo_refs(self.repo_id).tags}
 
-    def stage(self, goal: dict[str, LocalFile]) -> str:
+    def stage(self) -> str:
         """Send what is not there yet to the staging branch, in one commit, and return that commit."""
         branch = self.staging
         self.api.create_branch(self.repo_id, branch=branch, revision="main", exist_ok=True)
-        commit = self._commit_files(branch, goal)
+        commit = self._commit_files(branch)
         self.state = f"all files are on the branch {branch!r}, and {self.target.revision} does not hold this release"
         return commit
 
-    def _commit_files(self, branch: str, goal: dict[str, LocalFile]) -> str:
+    def _commit_files(self, branch: str) -> str:
         """Make a branch hold exactly these files, in at most one commit."""
         head = str(self.api.repo_info(self.repo_id, revision=branch).sha)
         remote = self.tree(head)
         changes: list[Any] = [
             CommitOperationAdd(name, file.path)
-            for name, file in goal.items()
+            for name, file in self.goal.items()
             if name not in remote or not is_same(remote[name], file)
         ]
-        changes += [CommitOperationDelete(name) for name in sorted(remote.keys() - goal.keys())]
+        changes += [CommitOperationDelete(name) for name in sorted(remote.keys() - self.goal.keys())]
         if not changes:
             return head
         with warnings.catch_warnings():
@@ -235,24 +220,25 @@ class Repository:
     def _message(self) -> str:
         return f"Release {self.staging.removeprefix(STAGING)}" + (f" ({self.target.tag})" if self.target.tag else "")
 
-    def verify(self, commit: str, goal: dict[str, LocalFile]) -> str:
+    def verify(self, commit: str) -> str:
         """Read back what arrived and compare it with what was meant; returns how. `HubError` names every difference."""
         remote = self.tree(commit)
-        wrong = [f"{name}: missing" for name in sorted(goal.keys() - remote.keys())]
-        wrong += [f"{name}: not part of the release" for name in sorted(remote.keys() - goal.keys())]
+        wrong = [f"{name}: missing" for name in sorted(self.goal.keys() - remote.keys())]
+        wrong += [f"{name}: not part of the release" for name in sorted(remote.keys() - self.goal.keys())]
         downloaded = compared = 0
         proved = ""
         with self._folder() as folder:
-            for name in sorted(goal.keys() & remote.keys()):
-                lfs = remote[name].lfs
+            for name in sorted(self.goal.keys() & remote.keys()):
+                # A tokenizer can be large enough for LFS too, and the proof below needs it.
+                lfs = remote[name].lfs if name.endswith(".safetensors") else None
                 if lfs is not None and not self.target.read_back:
                     compared += 1
                     digest = lfs.sha256
                 else:
                     downloaded += 1
                     digest = file_sha256(self._download(name, commit, folder))
-                if digest != goal[name].sha256:
-                    wrong.append(f"{name}: sha256 {digest[:12]}… there, {goal[name].sha256[:12]}… here")
+                if digest != self.goal[name].sha256:
+                    wrong.append(f"{name}: sha256 {digest[:12]}… there, {self.goal[name].sha256[:12]}… here")
             if self.proof is not None and not wrong:
                 proved = f"; {self.proof(folder)}"
         if wrong:
@@ -263,7 +249,7 @@ class Repository:
                 todo=f"run the same command again; if it stays, delete the branch {self.staging!r} first",
             )
         how = f"{downloaded} files downloaded again and hashed"
-        return how + (f", {compared} large ones compared by the Hub's sha256" if compared else "") + proved
+        return how + (f", {compared} of weights compared by the Hub's sha256" if compared else "") + proved
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -276,20 +262,20 @@ class Repository:
     def _download(self, name: str, commit: str, folder: Path) -> Path:
         return Path(self.api.hf_hub_download(self.repo_id, name, revision=commit, local_dir=folder))
 
-    def promote(self, staged: str, goal: dict[str, LocalFile]) -> str:
+    def promote(self, staged: str) -> str:
         """Copy the verified commit to the branch that people read, in one commit, and return that."""
         revision = self.target.revision
         if revision != "main":
             self.api.create_branch(self.repo_id, branch=revision, revision="main", exist_ok=True)
         head = str(self.api.repo_info(self.repo_id, revision=revision).sha)
-        stale = sorted(self.tree(head).keys() - goal.keys())
-        operations: list[Any] = [CommitOperationCopy(name, name, src_revision=staged) for name in goal]
+        stale = sorted(self.tree(head).keys() - self.goal.keys())
+        operations: list[Any] = [CommitOperationCopy(name, name, src_revision=staged) for name in self.goal]
         operations += [CommitOperationDelete(name) for name in stale]
         made = self.api.create_commit(
             self.repo_id, operations, revision=revision, parent_commit=head, commit_message=self._message()
         )
         self.state = f"{revision} holds this release (commit {str(made.oid)[:8]})"
-        if not self.holds(str(made.oid), goal):
+        if not self.holds(str(made.oid)):
             raise HubError(
                 f"{revision} does not hold what was verified\n  on the Hub: commit {made.oid}",
                 todo=f"look at the repository: somebody may be changing it; the release is at {staged}",
@@ -306,6 +292,8 @@ class Repository:
 
     def open_up(self) -> bool:
         """Set access requests, then visibility: last, so that nobody sees what is not finished."""
+        if not self.target.opens:
+            return False
         info = self.api.model_info(self.repo_id)
         gated = self.target.gated is not None and (info.gated or False) != self.target.gated
         if gated:
@@ -313,6 +301,7 @@ class Repository:
         public = not self.target.private and bool(info.private)
         if public:
             self.api.update_repo_settings(self.repo_id, private=False, repo_type="model")
+            self.private = False
             self.state += ", public"
         return gated or public
 
@@ -348,7 +337,7 @@ class Repository:
 
     # As a pull request
 
-    def propose(self, goal: dict[str, LocalFile]) -> Pushed:
+    def propose(self) -> Pushed:
         """Open a pull request with the release, or continue the one that is open; a person merges it."""
         with self.step("opening the pull request"):
             title = self._message()
@@ -358,32 +347,16 @@ class Repository:
                 if d.title == title and d.status in ("draft", "open")
             ]
             request = found[0] if found else self.api.create_pull_request(self.repo_id, title)
-            self.state = f"pull request {request.num} is a draft, and main is untouched"
+            self.pull_request = True
+            self.state = f"pull request {request.num} is there, and main is untouched"
         reference = str(request.git_reference)
         with self.step("sending the files"):
             before = self.head(reference)
-            commit = self._commit_files(reference, goal)
+            commit = self._commit_files(reference)
         with self.step("verifying what arrived"):
-            verified = self.verify(commit, goal)
+            verified = self.verify(commit)
         with self.step("opening the pull request for review"):
             # The site does not merge a draft, and the client only makes drafts.
             if request.status == "draft":
                 self.api.change_discussion_status(self.repo_id, request.num, "open")
-        return Pushed(commit, request.url, verified, changed=not found or commit != before)
-
-
-def tree(api: HfApi, repo_id: str, revision: str) -> dict[str, Any]:
-    """The files at a revision by path, but those that the Hub itself keeps there."""
-    entries = api.list_repo_tree(repo_id, recursive=True, revision=revision)
-    return {e.path: e for e in entries if hasattr(e, "blob_id") and e.path not in NOT_OURS}
-
-
-def is_same(remote: Any, file: LocalFile) -> bool:
-    """Whether the Hub's entry and our file are the same, by the hash that the Hub gives for it."""
-    from huggingface_hub.utils.sha import git_hash
-
-    if remote.size != file.size:
-        return False
-    if remote.lfs is not None:
-        return str(remote.lfs.sha256) == file.sha256
-    return str(remote.blob_id) == git_hash(file.path.read_bytes())
+        return Pushed(commit, request.url, verified, changed=not found or commit != before, private=self.private)

@@ -33,6 +33,9 @@ FAILURES: tuple[type[Exception], ...] = (
 XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
 """How hf_xet, which throws plain ConnectionErrors, spells what the Hub answered."""
 
+SIGNED = re.compile(r"(https?://[^\s?()]*)\?[^\s()]*")
+"""An address with parameters, which may be a signature that lets anybody write."""
+
 AGAIN = "run the same command again: what has arrived is not sent twice"
 
 
@@ -110,4 +113,5 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return SIGNED.sub(r"\1?…", line)

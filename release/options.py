@@ -32,6 +32,8 @@ class Options(NamedTuple):
     """Publish this iteration, on the branch iteration-N unless `revision` says otherwise; null: the last one."""
     each_iteration: bool = False
     """Publish the earlier iterations too, each on a branch of its own, before the last one."""
+    opens: bool = True
+    """Change who may see the repository; not for the branches that come before the release itself."""
 
 
 class Target(NamedTuple):
@@ -45,6 +47,18 @@ class Target(NamedTuple):
     pull_request: bool
     predecessor: str | None
     read_back: bool
+    opens: bool = True
+    """Whether visibility and access requests are set once all is verified."""
+
+
+def check_iteration(options: Options, planned: int) -> None:
+    """Raise `RecipeError` where an iteration is asked for that the recipe does not have."""
+    if options.iteration is None:
+        return
+    if options.each_iteration:
+        raise RecipeError("--iteration and --each-iteration don't go together", todo="leave one of them out")
+    if not 1 <= options.iteration <= planned:
+        raise RecipeError(f"--iteration {options.iteration}: the recipe has no such one", expected=f"1 to {planned}")
 
 
 def target_of(section: ReleaseSection, options: Options) -> Target | None:
@@ -69,6 +83,7 @@ def target_of(section: ReleaseSection, options: Options) -> Target | None:
         pull_request=options.pull_request,
         predecessor=section.predecessor if revision == "main" else None,
         read_back=options.read_back,
+        opens=options.opens,
     )
 
 

@@ -72,11 +72,13 @@ def show_target(target: Target | None) -> None:
     how = (
         "every file is downloaded again and hashed"
         if target.read_back
-        else ("small files are downloaded again and hashed, the weights compared by the Hub's sha256")
+        else "all files but the weights are downloaded again and hashed, the weights compared by the Hub's sha256"
     )
     console.say(f"  2 verify    {how}")
     if target.pull_request:
         console.say(f"  3 propose   as a pull request to {target.revision}; a person merges it")
+        if target.tag or target.gated or not target.private:
+            console.say("  4 then      the same command again sets tag, access and visibility")
     else:
         console.say(f"  3 promote   one commit to {target.revision}, pinned to the verified one; nothing is sent twice")
     if target.tag and not target.pull_request:

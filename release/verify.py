@@ -135,9 +135,10 @@ def template(folder: Path) -> Checked:
 
 
 def card(folder: Path, manifest: Manifest) -> Checked:
-    """README.md made again from the records in the release."""
+    """README.md, and .eval_results/ where it is there, made again from the records in the release."""
     from kto_release.release.card import FACTS, README, render_card
     from kto_release.release.facts import CardFacts
+    from kto_release.release.results import EVAL_RESULTS, eval_results
 
     mine = f"kto-release {__version__}"
     if manifest.made_by != mine:
@@ -150,10 +151,15 @@ def card(folder: Path, manifest: Manifest) -> Checked:
         )
     except (OSError, ValueError, TypeError, ValidationError) as error:
         return Checked(README, "failed", f"the records in the release can't be read: {str(error).splitlines()[0]}")
-    stated, made = (folder / README).read_text(encoding="utf-8"), render_card(facts)
-    if stated != made:
-        difference = [line for line in difflib.ndiff(made.splitlines(), stated.splitlines()) if line[0] in "+-"]
-        return Checked(README, "failed", f"says what the records do not: {difference[0]}")
+    made = {README: render_card(facts)}
+    if (folder / EVAL_RESULTS).is_file():
+        made[EVAL_RESULTS] = eval_results(facts) or ""
+    for name, text in made.items():
+        stated = (folder / name).read_bytes().decode("utf-8", errors="replace")
+        if stated != text:
+            lines = difflib.ndiff(text.splitlines(keepends=True), stated.splitlines(keepends=True))
+            first = next(line for line in lines if line[0] in "+-").rstrip()
+            return Checked(name, "failed", f"says what the records do not: {first}")
     return Checked(README, "passed", f"every number is that of the {len(iterations) + len(evaluations)} records")
 
 

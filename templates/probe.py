@@ -75,7 +75,8 @@ def _try(request: dict[str, Any]) -> dict[str, Any]:
 
 def _main() -> None:
     request = json.load(sys.stdin)
-    resource.setrlimit(resource.RLIMIT_AS, (request["memory"], request["memory"]))
+    if sys.platform != "darwin":  # which knows this limit and refuses to set it
+        resource.setrlimit(resource.RLIMIT_AS, (request["memory"], request["memory"]))
     resource.setrlimit(resource.RLIMIT_CPU, (request["seconds"], request["seconds"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     json.dump(_try(request), sys.stdout)

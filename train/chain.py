@@ -9,7 +9,8 @@ from kto_release.models import LocalModel, load_tokenizer, locate, stored_weight
 from kto_release.recipe import sha256_of
 from kto_release.records import ModelFacts, PartitionFacts
 from kto_release.run import Run, file_sha256, weights_digest
-from kto_release.templates import Template, load_template, set_template
+from kto_release.templates import Template, eos_ids, load_template, set_template
+from kto_release.templates.contract import check_contract
 from kto_release.train.feedback import Partition, find_partitions, input_digests
 from kto_release.train.tokens import ALPACA_EVAL, Tokens, tokenize, with_overlaps
 
@@ -31,7 +32,7 @@ class Chain(NamedTuple):
 
 
 def open_tokenizer(run: Run, base: LocalModel) -> tuple[Any, Template]:
-    """The base model's tokenizer with the recipe's chat template in it."""
+    """The base model's tokenizer with the recipe's chat template in it; `check_contract` has yet to prove them."""
     tokenizer = load_tokenizer(base, trust_remote_code=run.recipe.model.trust_remote_code)
     template = load_template(run.recipe.model.template, tokenizer)
     set_template(tokenizer, template)
@@ -43,6 +44,7 @@ def prepare(run: Run) -> Chain:
     recipe = run.recipe
     base = locate(recipe.model.base, recipe.model.revision)
     tokenizer, template = open_tokenizer(run, base)
+    check_contract(tokenizer, template, eos_ids(base.path))  # after training it would be too late
     found = find_partitions(recipe.data)
     every = {f"iteration {number}": partition for number, partition in enumerate(found.iterations, 1)}
     if found.held_out is not None:

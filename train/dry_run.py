@@ -8,8 +8,10 @@ import numpy as np
 
 from kto_release import console
 from kto_release.errors import DataError, ModelError
-from kto_release.models import locate
+from kto_release.models import LocalModel, locate
 from kto_release.run import Run
+from kto_release.templates import Template, eos_ids
+from kto_release.templates.contract import check_contract
 from kto_release.train.arithmetic import resolve_precision
 from kto_release.train.chain import open_tokenizer, show_feedback
 from kto_release.train.feedback import find_partitions
@@ -38,11 +40,13 @@ def show_plan(run: Run, launch: Path | None = None) -> None:
     done = len(run.iteration_records())
     if done:
         console.say(f"finished   {done} of {recipe.data.iterations} iterations: they would be skipped")
-    tokenizer = _reach(lambda: _memory_and_tokenizer(run, launch))
-    if tokenizer is None:
+    opened = _reach(lambda: _memory_and_tokenizer(run, launch))
+    if opened is None:
         _reach(lambda: _count_rows(run))
-    else:
-        _reach(lambda: _feedback(run, tokenizer))
+        return
+    tokenizer, template, base = opened
+    check_contract(tokenizer, template, eos_ids(base.path))
+    _reach(lambda: _feedback(run, tokenizer))
 
 
 def _reach(step: Any) -> Any:
@@ -53,7 +57,7 @@ def _reach(step: Any) -> Any:
         return None
 
 
-def _memory_and_tokenizer(run: Run, launch: Path | None) -> Any:
+def _memory_and_tokenizer(run: Run, launch: Path | None) -> tuple[Any, Template, LocalModel]:
     from transformers import AutoConfig
 
     recipe = run.recipe
@@ -65,8 +69,7 @@ def _memory_and_tokenizer(run: Run, launch: Path | None) -> Any:
     found = estimate(config, recipe.train, devices, bf16=precision == "bf16", checkpointing=checkpointing)
     parts = ", ".join(f"{name} {value / GIB:.1f}" for name, value in found._asdict().items())
     console.say(f"memory     about {found.total() / GIB:.1f} GiB per device ({devices.name}): {parts}")
-    tokenizer, _ = open_tokenizer(run, base)
-    return tokenizer
+    return (*open_tokenizer(run, base), base)
 
 
 def _count_rows(run: Run) -> None:

@@ -107,6 +107,7 @@ SEED_SAYS = [
     "**2024-03-06**: #2 on the (verified) AlpacaEval 2.0 leaderboard at that time",
     "[AlpacaEval 2.0](https://tatsu-lab.github.io/alpaca_eval/), win rate (not length-controlled) **33.23**",
     "The format is that of TuluV2",
+    "`<|user|>` stands for the human's role, `<|assistant|>` for the LLM's.",
     "The human should speak first.",
     "<|user|>\nHi! I'm looking for a cake recipe.\n<|assistant|>\nWhat kind of cake?",
     "<|user|>\nChocolate cake.\n<|assistant|>\n```",
@@ -370,6 +371,50 @@ def test_weights_in_fp32_lost_nothing() -> None:
     assert "rounding" not in render_card(seed_facts(weights=weights(dtype="float32", rounding_lost=0.0)))
 
 
+def test_a_dagger_is_explained_where_there_is_one() -> None:
+    """An interval that does not hold its level is marked and explained; without one, the card has no such mark."""
+    record = plain_evaluation(3)
+    sure = seed_facts(
+        iterations=[IterationRecord.model_validate(plain_iteration(3))], evaluations=[EvalRecord.model_validate(record)]
+    )
+    assert "†" not in render_card(sure)
+    record["intervals"]["win_rate"]["reliable"] = False
+    doubtful = render_card(sure.model_copy(update={"evaluations": [EvalRecord.model_validate(record)]}))
+    assert "| 29.4 (26.8 to 32.2) † |" in doubtful
+    assert "\n† The interval is known not to hold its level here" in doubtful
+
+
+def test_emissions_that_somebody_measured_are_told_with_their_source() -> None:
+    """kto-release measures none; those of the recipe stand on the card and in the metadata, as stated."""
+    assert "Carbon emissions: not measured.\n" in render_card(seed_facts())
+    emissions = {"grams": 12500.0, "source": "codecarbon 3.0"}
+    card = render_card(seed_facts(recipe=recipe().model_copy(update={"release": _release(emissions=emissions)})))
+    assert "Carbon emissions: 12500 g of CO₂ equivalents, as stated by its makers (codecarbon 3.0).\n" in card
+    assert front(card)["co2_eq_emissions"] == {"emissions": 12500.0, "source": "codecarbon 3.0"}
+
+
+def test_results_in_the_hubs_newer_form(tmp_path: Path) -> None:
+    """.eval_results/ holds the rates of AlpacaEval that can be relied on, as the Hub's own client reads them."""
+    from huggingface_hub import parse_eval_result_entries
+
+    write_card(tmp_path, seed_facts())
+    assert not (tmp_path / ".eval_results").exists()
+    write_card(tmp_path, seed_facts(), results=True)
+    entries = parse_eval_result_entries(yaml.safe_load((tmp_path / ".eval_results" / "alpaca_eval.yaml").read_text()))
+    assert [(entry.dataset_id, entry.task_id, entry.value) for entry in entries] == [
+        ("tatsu-lab/alpaca_eval", "win_rate", 29.41),
+        ("tatsu-lab/alpaca_eval", "length_controlled_winrate", 26.62),
+    ]
+    assert [entry.notes for entry in entries] == [
+        "win rate over gpt4_1106_preview, judged by gpt-4.1-2025-04-14 (n = 805, 95% interval 26.8 to 32.2)",
+        "length-controlled win rate over gpt4_1106_preview, judged by gpt-4.1-2025-04-14"
+        " (n = 805, 95% interval 23.3 to 30.0)",
+    ]
+    other = EvalRecord.model_validate(plain_evaluation(3) | {"is_alpaca_eval": False})
+    write_card(tmp_path / "other", seed_facts(evaluations=[other]), results=True)
+    assert not (tmp_path / "other" / ".eval_results").exists()
+
+
 def test_an_unfinished_chain_is_called_out() -> None:
     """A release of iteration 2 of 3 says so before any number."""
     card = render_card(seed_facts(iterations=iterations(2)))
@@ -502,6 +547,7 @@ def with_string(text: str) -> CardFacts:
         "metrics": [text],
         "license_override": text,
     }
+    plain["release"]["emissions"] = {"grams": 5.0, "source": text}
     plain["release"]["stated_results"][0] |= {
         "benchmark": text,
         "metric": text,

@@ -22,6 +22,7 @@ from seed_records import (
 )
 
 from kto_release.errors import RecipeError, ReleaseError
+from kto_release.recipe import Emissions
 from kto_release.records import EvalRecord, IterationRecord, ReleaseRecord, ReloadFacts
 from kto_release.release.card import write_card
 from kto_release.release.checklist import (
@@ -405,6 +406,12 @@ CASES: list[tuple[CardFacts, str, str, str]] = [
         "how it does on unseen prompts: 3 instructions of the evaluation are among the training prompts",
     ),
     (
+        iteration_with(put("partition", "overlaps", {"held out": 0, "alpaca_eval": 2})),
+        "no-overlap",
+        "not measured",
+        "how it does on unseen prompts: 2 instructions of the evaluation are among the training prompts",
+    ),
+    (
         evaluation_with(put("screening", {})),
         "no-overlap",
         "not measured",
@@ -527,6 +534,19 @@ def test_secrets_and_a_second_model_are_refused(tmp_path: Path) -> None:
     (tmp_path / "int8").mkdir()
     (tmp_path / "int8" / "model.safetensors").write_bytes(b"")
     assert checked(tmp_path)["one-model"].state == "failed"
+
+
+def test_emissions_that_the_recipe_states(tmp_path: Path) -> None:
+    """Emissions pass where somebody measured them, with how; else the hours are the evidence."""
+    assert (
+        checked(tmp_path)["carbon"].evidence == "emissions are not measured; the card has 6.00 hours and the hardware"
+    )
+    stated = seed_facts().model_copy(update={"emissions": Emissions(grams=12500, source="codecarbon 3.0")})
+    made = checked(tmp_path, stated)["carbon"]
+    assert (made.state, made.evidence) == (
+        "passed",
+        "12500 g of CO2 equivalents, by codecarbon 3.0, as the recipe states",
+    )
 
 
 def test_what_nobody_looked_at_is_not_measured(tmp_path: Path) -> None:

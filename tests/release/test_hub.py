@@ -18,7 +18,7 @@ def test_a_release_arrives_whole_in_one_commit_to_main(hub: FakeHub, bundle: Pat
     assert history(hub) == [sha256_by_path(bundle), {}]
     assert repo.branches == {"main": pushed.commit}
     assert pushed.changed
-    assert pushed.verified == "4 files downloaded again and hashed, 2 large ones compared by the Hub's sha256"
+    assert pushed.verified == "4 files downloaded again and hashed, 2 of weights compared by the Hub's sha256"
 
 
 def test_a_new_repository_is_private(hub: FakeHub, bundle: Path) -> None:
@@ -106,7 +106,10 @@ def test_what_arrives_damaged_is_never_promoted(hub: FakeHub, bundle: Path) -> N
 
 
 def test_what_came_back_is_proved_before_it_is_promoted(hub: FakeHub, bundle: Path) -> None:
-    """The proof sees the files as they were downloaded; where it fails, main stays as it was."""
+    """The proof sees all files but weights as they were downloaded; where it fails, main stays as it was.
+
+    A tokenizer can be a large file, which goes through LFS: without it nothing could be proved.
+    """
     seen: list[list[str]] = []
 
     def proof(folder: Path) -> str:
@@ -116,9 +119,13 @@ def test_what_came_back_is_proved_before_it_is_promoted(hub: FakeHub, bundle: Pa
     def refuse(folder: Path) -> str:
         raise ReleaseError("the template gives other ids")
 
+    (bundle / "tokenizer.model").write_bytes(b"large enough for LFS")
     pushed = push(bundle, DIGEST, TARGET._replace(revision="other"), endpoint=hub.url, proof=proof)
-    assert seen == [["README.md", "config.json", "release.json"]]
-    assert pushed.verified.endswith("2 large ones compared by the Hub's sha256; looked at")
+    commit = hub.repos["tester/tiny"].resolve("other")
+    assert commit is not None, "pushed"
+    assert commit.tree["tokenizer.model"].lfs
+    assert seen == [["README.md", "config.json", "release.json", "tokenizer.model"]]
+    assert pushed.verified.endswith("2 of weights compared by the Hub's sha256; looked at")
     with pytest.raises(ReleaseError, match="the template gives other ids"):
         push(bundle, DIGEST, TARGET, endpoint=hub.url, proof=refuse)
     assert history(hub) == [{}]

@@ -1,5 +1,6 @@
 """What a user sees when the Hub says no, or nothing; and what it then holds."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ from fake_hub import FakeHub
 from releases import DIGEST, STAGING, TARGET, TOKEN, history, sha256_by_path, write_bundle
 
 from kto_release.errors import HubError
-from kto_release.release.hub import push
+from kto_release.release.hub import Pushed, push
+from kto_release.release.hub_errors import explain
+from kto_release.release.options import Target
 
 AGAIN = "run the same command again: what has arrived is not sent twice"
 LOGIN = "hf auth login, or set HF_TOKEN to a token that may write to tester"
@@ -170,6 +173,14 @@ def test_xet_refuses(
     )
 
 
+def test_an_upload_address_is_told_without_its_signature() -> None:
+    """What the client says of a failed upload may hold a presigned address: its parameters let anybody write."""
+    error = ConnectionError("Network error: error sending request for url (https://cas.example.org/x?X-Sig=abc&y=1)")
+    assert explain(error, "tester/tiny", "HUB", "tester").problem == (
+        "the connection to HUB failed: Network error: error sending request for url (https://cas.example.org/x?…)"
+    )
+
+
 STATUSES = [401, 403, 404, 409, 412, 429, 500, 503]
 
 
@@ -187,8 +198,16 @@ def fail_the(hub: FakeHub, number: int, action: int | str) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize("kind", ["drop", "drop after", "status"])
-def test_any_request_may_fail(hub: FakeHub, tmp_path: Path, kind: str) -> None:
+KINDS = [
+    "drop",
+    "drop after",
+    "status",  # one of them for each request, in turn
+    *(pytest.param(status, marks=pytest.mark.slow) for status in STATUSES),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_request_may_fail(hub: FakeHub, tmp_path: Path, kind: int | str) -> None:
     """Whichever request fails, in whichever way: one clear error or none, main never half, and again finishes it.
 
     Mutations that this finds: a stage that trusts a branch without looking at its files, a release that is opened
@@ -197,25 +216,9 @@ def test_any_request_may_fail(hub: FakeHub, tmp_path: Path, kind: str) -> None:
     bundle = write_bundle(tmp_path / "bundle", shards=1)
     target = TARGET._replace(tag="v1.0", gated="auto", private=False)
     goal = sha256_by_path(bundle)
-    number = total = 0
-    while number <= total:
-        number += 1
-        hub.repos.clear()
-        hub.objects.clear()
-        hub.uploaded.clear()
-        seen = fail_the(hub, number, STATUSES[number % len(STATUSES)] if kind == "status" else kind)
-        message = ""
-        try:
-            push(bundle, DIGEST, target, endpoint=hub.url)
-        except HubError as error:
-            message = str(error)
-        assert not message or "\n  on the Hub: " in message, message
-        assert TOKEN not in message
-        total = max(total, len(seen))
-        hub.before = None
-        hub.failures.clear()
-        assert not hub.repos or all(files in ({}, goal) for files in history(hub))
-        pushed = push(bundle, DIGEST, target, endpoint=hub.url)
+    total = 0
+    for pushed in failing_at_each_request(hub, bundle, target, kind):
+        total += 1
         repo = hub.repos["tester/tiny"]
         assert (repo.files("main"), repo.tags) == (goal, {"v1.0": pushed.commit})
         assert (repo.private, repo.gated) == (False, "auto")
@@ -223,3 +226,109 @@ def test_any_request_may_fail(hub: FakeHub, tmp_path: Path, kind: str) -> None:
         # The client itself sends a file again whose arrival it never heard of.
         assert len(hub.uploaded) == 1 or kind == "drop after"
     assert total > 30
+
+
+@pytest.mark.parametrize("kind", ["drop", "drop after", "status"])
+def test_any_request_of_a_pull_request_may_fail(hub: FakeHub, tmp_path: Path, kind: str) -> None:
+    """The same for --pr: one open pull request in the end, and main as it was."""
+    bundle = write_bundle(tmp_path / "bundle", shards=1)
+    goal = sha256_by_path(bundle)
+    total = 0
+    for pushed in failing_at_each_request(hub, bundle, TARGET._replace(pull_request=True), kind):
+        total += 1
+        repo = hub.repos["tester/tiny"]
+        assert [(pull.num, pull.status) for pull in repo.pull_requests] == [(1, "open")]
+        assert (repo.files("refs/pr/1"), repo.files("main")) == (goal, {})
+        assert repo.branches["refs/pr/1"] == pushed.commit
+    assert total > 15
+
+
+@pytest.mark.parametrize("kind", ["drop", "drop after", "status"])
+def test_any_request_may_fail_while_a_predecessor_is_told(hub: FakeHub, tmp_path: Path, kind: str) -> None:
+    """The same where an older model gets new_version: it gets it, once, and keeps the rest of its card."""
+    bundle = write_bundle(tmp_path / "bundle", shards=1)
+    target = TARGET._replace(private=False, predecessor="tester/old")
+
+    def prepare() -> None:
+        hub.create("tester/old", files={"README.md": b"---\nlicense: mit\n---\n# Old\n"})
+
+    total = 0
+    for _ in failing_at_each_request(hub, bundle, target, kind, prepare, first=34):  # the rest is as without
+        total += 1
+        card = hub.read("tester/old", "README.md").decode()
+        assert card == "---\nlicense: mit\nnew_version: tester/tiny\n---\n# Old\n"
+        assert len(history(hub, "tester/old")) == 2
+    assert total > 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["drop", "drop after", "status"])
+def test_any_request_may_fail_with_xet(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int | str
+) -> None:
+    """The same where large files go to Xet's store instead of LFS."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    hub.xet = tmp_path / "xet"
+    hub.xet.mkdir()
+    bundle = write_bundle(tmp_path / "bundle", shards=1)
+    target = TARGET._replace(tag="v1.0", private=False)
+    total = 0
+    for pushed in failing_at_each_request(hub, bundle, target, kind):
+        total += 1
+        repo = hub.repos["tester/tiny"]
+        assert (repo.files("main"), repo.tags) == (sha256_by_path(bundle), {"v1.0": pushed.commit})
+        assert (repo.private, hub.uploaded) == (False, [])
+    assert total > 30
+
+
+def failing_at_each_request(
+    hub: FakeHub,
+    bundle: Path,
+    target: Target,
+    kind: int | str,
+    prepare: Callable[[], None] = lambda: None,
+    *,
+    first: int = 1,
+) -> Iterator[Pushed]:
+    """Push to an empty Hub, with the first request failing (then the second, …), and again; what that gave, each time.
+
+    In between: one message without the token that says what the Hub holds, and main is empty or whole.
+    """
+    goal = sha256_by_path(bundle)
+    number = total = first - 1
+    while number <= total:
+        number += 1
+        hub.repos.clear()
+        hub.objects.clear()
+        hub.uploaded.clear()
+        prepare()
+        seen = fail_the(hub, number, STATUSES[number % len(STATUSES)] if kind == "status" else kind)
+        message = ""
+        try:
+            push(bundle, DIGEST, target, endpoint=hub.url)
+        except HubError as error:
+            message = str(error)
+        total = max(total, len(seen))
+        hub.before = None
+        hub.failures.clear()
+        if message:
+            assert_true(message, hub, target, goal)
+        if target.repo_id in hub.repos:
+            assert all(files in ({}, goal) for files in history(hub))
+        yield push(bundle, DIGEST, target, endpoint=hub.url)
+
+
+def assert_true(message: str, hub: FakeHub, target: Target, goal: dict[str, str]) -> None:
+    """What a message says of the Hub is what the Hub holds, also where only the answer got lost."""
+    assert TOKEN not in message
+    _, _, told = message.partition("\n  on the Hub: ")
+    repo = hub.repos.get(target.repo_id)
+    if repo is None:
+        assert told.startswith(("nothing was changed\n", "there is no such repository, or none that you can see\n"))
+        return
+    assert ("main holds this release" in told) == (repo.files("main") == goal), message
+    assert (", tagged" in told) == ("v1.0" in repo.tags), message
+    assert (", public" in told) == (not repo.private), message
+    assert (LEFT in told) == any(name.startswith("kto-release-staging-") for name in repo.branches), message

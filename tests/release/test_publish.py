@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import run_command
 from fake_hub import FakeHub
 from releases import TOKEN, sha256_by_path
 from run_builder import build_run
 
-from kto_release.errors import RecipeError, ReleaseError, RunError
+from kto_release.errors import HubError, RecipeError, ReleaseError, RunError
 from kto_release.release import Options, publish
 from kto_release.release.manifest import read_manifest
 from kto_release.run import Run
+from kto_release.templates.load import MARK
 
 LOAD = """
 import sys
@@ -129,6 +131,35 @@ def test_a_dry_run_tells_what_would_change(own_hub: FakeHub, run: Run, capsys: p
     assert "\n  new: config.json\n  changed: README.md\n  removed: old.bin\n" in shown
 
 
+def test_the_options_reach_the_hub(
+    own_hub: FakeHub, run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """From the command line: visibility, access, tag, branch, reading back, earlier iterations, a required check."""
+
+    def command(*options: str) -> str:
+        result = run_command(monkeypatch, capfd, "publish", run.saved_recipe, "--runs", run.path.parent, *options)
+        assert result.code == (1 if "--require" in options else 0), result.err
+        return result.out + result.err
+
+    assert "signed: not measured" in command("--require", "signed")
+    assert own_hub.repos == {}
+    files = len(sha256_by_path(bundle_of(run)))
+    shown = command("--revision", "dev", "--read-back", "--gated", "manual")
+    repo = own_hub.repos["tester/tiny-kto"]
+    assert f"verified: {files} files downloaded again and hashed; tokenizer and template" in shown
+    assert (repo.files("main"), repo.files("dev")) == ({}, sha256_by_path(bundle_of(run)))
+    assert (repo.private, repo.gated, repo.tags) == (True, "manual", {})
+    command("--pr")
+    assert repo.files("refs/pr/1") == sha256_by_path(bundle_of(run))
+    assert repo.files("main") == {}
+    command("--public", "--tag", "v2.0", "--each-iteration")
+    assert repo.branches.keys() == {"main", "dev", "iteration-1", "refs/pr/1"}
+    assert (repo.private, repo.tags) == (False, {"v2.0": repo.branches["main"]})
+    head = repo.branches["iteration-1"]
+    command("--iteration", "1", "--public")
+    assert repo.branches["iteration-1"] == head
+
+
 def test_the_record_says_what_was_sent_where(own_hub: FakeHub, run: Run) -> None:
     """release/record.json names commit, files and how they were verified; a second publish leaves it as it is."""
     publish(run, options=Options(tag="v1.0"))
@@ -139,6 +170,11 @@ def test_the_record_says_what_was_sent_where(own_hub: FakeHub, run: Run) -> None
     assert record["commit"] == repo.branches["main"] == repo.tags["v1.0"]
     assert (record["files"], record["tag"], record["private"]) == (len(files), "v1.0", True)
     assert record["release_sha256"] == files["release.json"]
+    saved = {
+        check["name"]: check for check in json.loads((run.release_folder / "checklist.json").read_text())["checks"]
+    }
+    assert saved["staged"]["evidence"] == f"{len(files)} files at {record['commit'][:12]}…: {record['verified']}"
+    assert (saved["staged"]["state"], saved["repository"]["state"]) == ("passed", "passed")
     before = path.read_bytes()
     publish(run, options=Options(tag="v1.0"))
     assert path.read_bytes() == before
@@ -162,6 +198,21 @@ def test_each_iteration_gets_a_branch(own_hub: FakeHub, run: Run) -> None:
     assert {result.model for result in earlier.results} == {"initial", "iteration-1"}
     assert repo.files("iteration-1")["model.safetensors"] != repo.files("main")["model.safetensors"]
     assert repo.files("iteration-1") == sha256_by_path(run.release_folder / "iteration-1" / "bundle")
+
+
+def test_earlier_iterations_do_not_open_the_repository(own_hub: FakeHub, run: Run) -> None:
+    """Where the last iteration can't be sent, the branches before it have not made anything public."""
+    own_hub.fail("POST", "/commit/main", 500)
+    with pytest.raises(HubError, match="promoting the release failed"):
+        publish(run, options=Options(each_iteration=True, public=True, gated="auto"))
+    repo = own_hub.repos["tester/tiny-kto"]
+    assert "iteration-1" in repo.branches
+    assert (repo.private, repo.gated, repo.files("main")) == (True, False, {})
+    own_hub.failures.clear()
+    publish(run, options=Options(each_iteration=True, public=True, gated="auto"))
+    assert (repo.private, repo.gated) == (False, "auto")
+    records = [run.release_folder / folder / "record.json" for folder in ("iteration-1", "")]
+    assert [json.loads(path.read_text())["private"] for path in records] == [True, False]
 
 
 def test_a_run_that_is_not_there(own_hub: FakeHub, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,6 +300,9 @@ def test_interrupted_building_leaves_the_old_bundle(
     [
         ({"repo_id": "just-a-name"}, Options(), "release.repo_id: 'just-a-name' is no repository"),
         ({}, Options(pull_request=True, revision="dev"), "--pr opens a pull request to main, not to 'dev'"),
+        ({}, Options(iteration=0), "--iteration 0: the recipe has no such one"),
+        ({}, Options(iteration=3), "--iteration 3: the recipe has no such one"),
+        ({}, Options(iteration=1, each_iteration=True), "--iteration and --each-iteration don't go together"),
     ],
 )
 def test_wishes_that_cant_be(run: Run, release: dict[str, Any], options: Options, message: str) -> None:
@@ -271,6 +325,34 @@ def test_the_licence_text_of_the_base_model(own_hub: FakeHub, run: Run, tiny_mod
         publish(other, dry_run=True)
         path = bundle_of(other) / "LICENSE"
         assert (path.read_text() if path.exists() else None) == text
+
+
+def test_another_template_is_published_only_when_it_is_wished(own_hub: FakeHub, run: Run) -> None:
+    """release.template needs --replace-template; then it is what is published, and the card's head says so."""
+    section = run.recipe.release.model_copy(update={"template": "zephyr"})
+    other = Run(run.recipe.model_copy(update={"release": section}), run.path)
+    with pytest.raises(ReleaseError, match="release.template 'zephyr' is another chat template than 'base'"):
+        publish(other)
+    assert own_hub.requests == []
+    publish(other, options=Options(replace_template=True))
+    card = (bundle_of(run) / "README.md").read_text()
+    assert "> 🛑 **The chat template was replaced: published is zephyr, trained with was base.**\n" in card, (
+        "called out at the card's head"
+    )
+    assert "<|assistant|>\nWhat kind of cake?</s>\n<|user|>\nChocolate cake.</s>\n<|assistant|>\n```" in card
+    assert json.loads((bundle_of(run) / "template_test.json").read_text())["conversations"][0]["ids"]
+
+
+def test_a_template_without_marks_is_not_a_replaced_one(own_hub: FakeHub, tmp_path: Path, tiny_model: Path) -> None:
+    """A model's own template, which has no marks and ends with a line end, is published as what it is."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    template = base / "chat_template.jinja"
+    template.write_text(MARK.sub("", template.read_text()) + "\n")
+    other = build_run(tmp_path / "run", base, evaluated=False, sections=LICENSED)
+    publish(other, dry_run=True)
+    assert "The chat template was replaced" not in (bundle_of(other) / "README.md").read_text()
+    assert not (bundle_of(other) / "chat_template.training.jinja").exists()
 
 
 def test_two_at_once(own_hub: FakeHub, run: Run) -> None:

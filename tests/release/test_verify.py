@@ -1,10 +1,12 @@
 """`kto-release verify`: what a stranger finds out about a release."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from fake_hub import FakeHub
 from keys import make_key
 from releases import sha256_by_path
@@ -12,9 +14,10 @@ from run_builder import build_run
 
 from kto_release.errors import HubError, ReleaseError
 from kto_release.release import Options, publish, verify
-from kto_release.release.manifest import Manifest, read_manifest
+from kto_release.release.manifest import list_files, read_manifest
 from kto_release.release.signing import SignWith, Trust
 from kto_release.release.verify import Checked, check_release
+from kto_release.run import write_record
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,49 @@ def test_any_flipped_byte_is_found_and_named(release: Path) -> None:
     assert tried > 100
 
 
+def test_any_byte_of_an_unsigned_release_counts(release: Path) -> None:
+    """Hashes alone, without the signature: random bytes of every file replaced by random others are found and named."""
+    (release / "model.sig").unlink()
+    chance = random.Random(5)
+    tried = 0
+    for name in sha256_by_path(release):
+        path = release / name
+        whole = path.read_bytes()
+        for place in chance.sample(range(len(whole)), k=min(len(whole), 25)):
+            damaged = bytearray(whole)
+            damaged[place] ^= chance.randrange(1, 256)
+            path.write_bytes(bytes(damaged))
+            assert name in {item.what for item in failures(release)}, (name, place)
+            tried += 1
+        path.write_bytes(whole)
+    assert failures(release) == []
+    assert tried > 400
+
+
+def test_longer_shorter_and_missing_files_are_named(release: Path) -> None:
+    """Each file with a byte more, with a byte less, empty, and gone; and a new file in each folder."""
+    (release / "model.sig").unlink()
+    for name in sha256_by_path(release):
+        path = release / name
+        whole = path.read_bytes()
+        for content in (whole + b" ", whole[:-1], b""):
+            path.write_bytes(content)
+            assert name in {item.what for item in failures(release)}, name
+        path.unlink()
+        told = {item.what: item.evidence for item in failures(release)}
+        assert told.get(name, "") in (
+            "missing",
+            f"no release.json in {str(release)!r}: it is no release of kto-release",
+        )
+        path.write_bytes(whole)
+    for folder in [release, *(path for path in release.rglob("*") if path.is_dir())]:
+        (folder / "new.txt").write_text("new")
+        name = (folder / "new.txt").relative_to(release).as_posix()
+        assert (name, "failed", "not part of the release") in failures(release)
+        (folder / "new.txt").unlink()
+    assert failures(release) == []
+
+
 def test_every_byte_of_the_manifest_counts(release: Path) -> None:
     """release.json has one spelling: each byte of it, spaces and line ends included, changed by one bit, is found."""
     path = release / "release.json"
@@ -145,16 +191,12 @@ def test_a_forged_manifest_is_found_by_the_signature(release: Path, made: Path) 
     assert [item.what for item in failures(release, Trust(key=made / "key.pub"))] == ["model.sig"]
 
 
-def reseal(release: Path, manifest: Manifest | None = None) -> None:
+def reseal(release: Path) -> None:
     """Make the manifest fit the files again, as a maker with wrong numbers would have it."""
-    manifest = manifest or read_manifest(release / "release.json")
+    manifest = read_manifest(release / "release.json")
     (release / "model.sig").unlink(missing_ok=True)
-    hashes = sha256_by_path(release)
-    files = [
-        file.model_copy(update={"size": (release / file.path).stat().st_size, "sha256": hashes[file.path]})
-        for file in manifest.files
-    ]
-    (release / "release.json").write_text(manifest.model_copy(update={"files": files}).sealed().spelled())
+    sealed = manifest.model_copy(update={"files": list_files(release)}).sealed()
+    (release / "release.json").write_text(sealed.spelled())
 
 
 def test_a_number_on_the_card_that_no_record_has(release: Path) -> None:
@@ -166,6 +208,54 @@ def test_a_number_on_the_card_that_no_record_has(release: Path) -> None:
     assert found.what == "README.md"
     assert "says what the records do not" in found.evidence
     assert "60.0 (37.5 to 82.5)" in found.evidence
+
+
+def test_a_release_with_alpaca_evals_scores(shared_data: Path, tmp_path: Path, tiny_model: Path) -> None:
+    """With AlpacaEval's 805 real judgements: no instruction or reference answer is in the release, both rates come
+    again from what is, and both are in the metadata and in .eval_results/.
+    """
+    from kto_release.evaluate.annotations import read_annotations, score_annotations
+
+    source = shared_data / "alpaca_eval" / "annotations" / "claude-2.1.json.xz"
+    data = shared_data / "alpaca_eval" / "hub" / "df_gamed.csv"
+    release = {"repo_id": "tester/tiny", "data_license": "mit", "eval_results": True}
+    run = build_run(tmp_path, tiny_model, sections={"release": release})
+    own = run.eval_records()[-1][1]
+    folder = run.eval_folder("iteration-2", "alpaca_eval") / "gpt4"
+    folder.mkdir(parents=True)
+    scored = score_annotations(source, folder, lc_data=data, bootstrap=100)
+    model = run.iteration_records()[-1].model
+    write_record(folder / "results.json", scored.model_copy(update={"model": model, "generation": own.generation}))
+    publish(run, dry_run=True)
+    bundle = run.release_folder / "bundle"
+    [rates] = [
+        item.evidence
+        for item in check_release(str(bundle), rescore=True, lc_data=data)
+        if item.what == "scores of iteration-2" and "805" in item.evidence
+    ]
+    assert rates == f"win rate 15.73, length-controlled 25.25 from 805 judgements by {scored.judge.name}"
+    assert [item for item in check_release(str(bundle), rescore=True, lc_data=data) if item.state == "failed"] == []
+    entries = yaml.safe_load((bundle / ".eval_results" / "alpaca_eval.yaml").read_text())
+    assert [(entry["dataset"]["task_id"], entry["value"]) for entry in entries] == [
+        ("win_rate", 15.73),
+        ("length_controlled_winrate", 25.25),
+    ]
+    texts = "".join(
+        path.read_text() for path in bundle.rglob("*") if path.suffix in (".json", ".jsonl", ".md", ".yaml")
+    )
+    rows = read_annotations(source).rows
+    assert [row.instruction for row in rows if len(row.instruction) > 30 and row.instruction[:60] in texts] == []
+    assert [row.reference for row in rows if len(row.reference) > 30 and row.reference[:60] in texts] == []
+
+
+def test_a_result_for_the_hub_that_no_record_has(release: Path) -> None:
+    """What .eval_results/ says is compared with the records too."""
+    (release / ".eval_results").mkdir()
+    (release / ".eval_results" / "alpaca_eval.yaml").write_text("- value: 99.9\n")
+    reseal(release)
+    assert failures(release) == [
+        (".eval_results/alpaca_eval.yaml", "failed", "says what the records do not: + - value: 99.9")
+    ]
 
 
 def test_a_score_that_the_judgements_do_not_give(release: Path) -> None:
@@ -214,6 +304,19 @@ def test_a_folder_without_a_release(tmp_path: Path) -> None:
     """A folder that kto-release did not make is told as such."""
     [found] = failures(tmp_path)
     assert found.evidence == f"no release.json in {str(tmp_path)!r}: it is no release of kto-release"
+
+
+def test_a_repository_that_was_changed_on_the_hub(own_hub: FakeHub, release: Path) -> None:
+    """By its id: what the Hub gives is compared with the manifest; each revision has its own answer."""
+    files = {name: (release / name).read_bytes() for name in sha256_by_path(release)}
+    repo = own_hub.create("tester/tiny", files=files)
+    repo.tags["v1.0"] = repo.branches["main"]
+    tree = {**repo.commits[repo.branches["main"]].tree}
+    tree["README.md"] = own_hub.store("README.md", files["README.md"].replace(b"60.0", b"90.0"))
+    repo.add_commit("main", "Better numbers", tree)
+    with pytest.raises(ReleaseError, match=r"'tester/tiny' is not the release that was made:\n  - README.md: sha256 "):
+        verify("tester/tiny")
+    verify("tester/tiny", revision="v1.0")
 
 
 def test_no_such_repository(own_hub: FakeHub) -> None:

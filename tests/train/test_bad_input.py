@@ -233,3 +233,16 @@ def test_compressed_feedback_is_read(tmp_path, tiny_model):
         (data / name).write_bytes(packed)
         section = load_recipe(recipe).data
         assert [row.feedback for row in read(find_partitions(section).iterations[0], section)] == expected
+
+
+def test_a_template_that_breaks_its_contract(call, tmp_path, tiny_model):
+    """ChatML ends an answer with <|im_end|>, where this model does not stop: refused before anything is tokenized."""
+    recipe = write_recipe(tmp_path, tiny_model, **{"model.template": "chatml"})
+    for arguments in ((), ("--dry-run",)):
+        code, error = call(recipe, *arguments)
+        assert code == 1
+        assert error.startswith(
+            "error: the chat template 'chatml' does not keep its contract with this tokenizer:\n"
+            "  - end: one turn: the answer does not end with a token of generation_config.eos_token_id [2]: ["
+        )
+    assert not (tmp_path / "runs" / "small" / "iteration-1").exists()
