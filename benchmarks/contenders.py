@@ -88,6 +88,22 @@ def ours(contender: dict[str, Any], folder: Path) -> dict[str, float]:
     }
 
 
+def reading(contender: dict[str, Any], folder: Path) -> dict[str, float]:
+    """All that happens to feedback before the first step: read, checked, rendered, tokenised, counted, compared."""
+    from kto_release.run import Run
+    from kto_release.train.chain import prepare
+    from kto_release.train.quiet import quiet_libraries
+
+    quiet_libraries()
+    run = Run.open(recipe_of(contender), folder / "runs")
+    started = time.monotonic()
+    run.create()
+    chain = prepare(run)
+    seconds = time.monotonic() - started
+    tokens = chain.tokens[0]
+    return {"seconds": seconds, "tokens": tokens.facts.tokens, "rows": len(tokens)}
+
+
 def recipe_of(contender: dict[str, Any]) -> Recipe:
     """The recipe of one iteration over the contender's feedback, without probe, checkpoints or trackers."""
     return Recipe.model_validate(

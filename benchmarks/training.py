@@ -6,7 +6,7 @@
 Each contender goes from the feedback to trained weights on disk: tokenisation, reference, one epoch, saving. TRL runs
 in each combination of what it offers: reference log-probabilities precomputed or not, gradient checkpointing or not;
 and once in smaller micro-batches. Tokens are counted where they enter
-the model. Then: what a token costs as the data grows, and as answers grow longer.
+the model. Then: what a token costs as the data grows and as answers grow longer, and how long reading takes.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--model", help="a folder or Hub id instead of SmolLM2-135M-Instruct")
     parser.add_argument("--few", type=int, default=4, help="pairs on which all of TRL's settings are tried")
     parser.add_argument("--tokens-per-pack", type=int, default=1280, help="ours: most tokens of a pack")
-    parser.add_argument("--only", choices=["trl", "rows", "length"], help="one part")
+    parser.add_argument("--only", choices=["trl", "rows", "length", "reading"], help="one part")
     parser.add_argument("--write", type=Path, help="a Markdown file whose part on training is replaced")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -72,6 +72,8 @@ def compare(arguments: argparse.Namespace) -> str:
             parts.append(growing_data(folder))
         if arguments.only in (None, "length"):
             parts.append(growing_length(folder, model))
+        if arguments.only in (None, "reading"):
+            parts.append(reading(folder, model))
     return "\n\n".join(parts)
 
 
@@ -187,6 +189,18 @@ def growing_length(folder: Path, model: str) -> str:
     return "What a token costs as sequences grow longer, SmolLM2-135M:\n\n" + "\n".join(lines)
 
 
+def reading(folder: Path, model: str) -> str:
+    """Seconds and peak memory of reading, checking and tokenising 10,000 and 100,000 rows."""
+    lines = ["| rows | tokens a row | seconds | peak memory |", "|---|---|---|---|"]
+    for rows in (10_000, 100_000):
+        result = measured(folder, {**scaling(folder, model, rows=rows, words=250), "who": "reading"})
+        lines.append(
+            f"| {rows:,} | {result['tokens'] / result['rows']:.0f} | {result['seconds']:.0f} | "
+            f"{result['peak'] / 2**30:.2f} GiB |"
+        )
+    return "Reading, checking and tokenising labelled rows of JSONL, SmolLM2's tokenizer:\n\n" + "\n".join(lines)
+
+
 def scaling(folder: Path, model: str, *, rows: int, words: int) -> dict[str, Any]:
     """A contender on made-up rows with labels: one prompt and one answer of so many common words each."""
     rng = random.Random(0)
@@ -231,7 +245,7 @@ def measured(folder: Path, contender: dict[str, Any]) -> Result:
 
 def run_contender(contender: dict[str, Any], folder: Path) -> None:
     """Train, and leave seconds, tokens and the peak of resident memory (bytes) in a file."""
-    who = contenders.trl if contender["who"] == "trl" else contenders.ours
+    who = {"trl": contenders.trl, "reading": contenders.reading}.get(contender["who"], contenders.ours)
     result = who(contender, folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     (folder / "result.json").write_text(json.dumps({**result, "peak": peak}), encoding="utf-8")
