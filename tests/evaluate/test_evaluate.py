@@ -148,7 +148,7 @@ def test_a_killed_evaluation_continues_with_what_is_missing(build: Build) -> Non
     for path in (answers / "record.json", folder / "results.json", folder / "annotations.json"):
         path.unlink()
     record = done(evaluate(run))
-    assert record.win_rate == expected.win_rate
+    assert record.win_rate == pytest.approx(expected.win_rate, abs=1e-4)  # fp32's rounding, see below
     outputs = [json.loads((answers_of(r, "iteration-2") / "model_outputs.json").read_text()) for r in (run, whole)]
     assert outputs[0] == outputs[1]
     assert [row["try"] for row in read_jsonl(answers / "answers.jsonl")] == [1, 1, 2, 2, 2, 2]
@@ -221,9 +221,10 @@ def test_samples_are_drawn_and_judged_one_by_one(build: Build) -> None:
     assert json.loads((answers_of(more, "iteration-2") / "model_outputs.json").read_text()) == single
     assert record.n_total == 12
     assert record.variance["generation"] is not None
-    # A second sample can be added to the first.
+    # A second sample can be added to the first. The judge shares computation with the prompt before, so what it is
+    # asked beside a question moves a verdict by fp32's rounding: 1e-6 points were seen.
     grown = changed(run, generation={**GENERATION, "samples": 2})
-    assert done(evaluate(grown)).win_rate == record.win_rate
+    assert done(evaluate(grown)).win_rate == pytest.approx(record.win_rate, abs=1e-4)
 
 
 def test_any_model_can_be_evaluated(build: Build, tiny_model: Path) -> None:
