@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from kto_release.evaluate.answers import Answers
 from kto_release.evaluate.calibrating import estimated, read_calibration
+from kto_release.evaluate.comparison import Evaluation
+from kto_release.evaluate.evaluations import compare_with_earlier, in_words
 from kto_release.evaluate.judges import Judge
 from kto_release.evaluate.judging import Judgements, Pair
 from kto_release.evaluate.lc_data import LcData
@@ -115,9 +117,16 @@ def finish(
     annotations = annotations_of(compare, judgements, screening.flags)
     write_atomically(folder / "annotations.json", json.dumps(annotations, indent=2, ensure_ascii=False) + "\n")
     earlier = [found for where, found in compare.run.eval_records() if where != folder]
-    write_report(folder, record, judgements.rows, flags=screening.flags, earlier=earlier)
+    compared = against_earlier(Evaluation(folder.name, record, judgements.rows), compare.run, control)
+    write_report(folder, record, judgements.rows, flags=screening.flags, earlier=earlier, compared=compared)
     write_record(folder / "results.json", record)
     return record
+
+
+def against_earlier(mine: Evaluation, run: Run, control: LcData | None) -> list[str]:
+    """How this model compares with the initial one and each earlier iteration, pair by pair, in sentences."""
+    found = compare_with_earlier(mine, run.path / "eval", control)
+    return [sentence for comparison in found for sentence in in_words(comparison)]
 
 
 def annotations_of(compare: Compare, judgements: Judgements, flags: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:

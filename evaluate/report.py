@@ -37,15 +37,17 @@ def write_report(
     *,
     flags: Sequence[Sequence[str]] = (),
     earlier: Sequence[EvalRecord] = (),
+    compared: Sequence[str] = (),
 ) -> Path:
     """Write report.html into `folder` and return its path.
 
     `rows` are all judged rows, the failed ones too; `flags` the kinds of screening that each was flagged with.
     `earlier` are other evaluations of the run: those of the same instructions, reference and judge are shown beside
-    this one, all others are left out, since their scores can't be compared.
+    this one, all others are left out, since their scores can't be compared. `compared` are sentences on the paired
+    differences.
     """
     path = folder / REPORT
-    write_atomically(path, render_report(record, rows, flags=flags, earlier=earlier))
+    write_atomically(path, render_report(record, rows, flags=flags, earlier=earlier, compared=compared))
     return path
 
 
@@ -55,6 +57,7 @@ def render_report(
     *,
     flags: Sequence[Sequence[str]] = (),
     earlier: Sequence[EvalRecord] = (),
+    compared: Sequence[str] = (),
 ) -> str:
     """The text of report.html."""
     from jinja2 import Environment, StrictUndefined
@@ -72,6 +75,7 @@ def render_report(
         script=Markup(script),  # noqa: S704
         data=Markup(_data(record, rows, flags)),  # noqa: S704
         pictures=[(title, note, Markup(svg)) for title, note, svg in pictures(record, rows, earlier)],  # noqa: S704
+        compared=compared,
         facts=facts(record),
         doubts=[reason for reason in record.unreliable_because if not reason.startswith("gamed: ")],
         kinds=KINDS,

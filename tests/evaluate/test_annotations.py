@@ -105,7 +105,11 @@ def test_one_command_scores_a_file(cli: Path, recorded: Callable[[str], Path], g
     assert "AlpacaEval 2.0 [judge=weighted_alpaca_eval_gpt4_turbo, prompt=alpaca_eval" in result.stdout
     plain = json.loads((tmp_path / "out" / "results.json").read_text())
     assert plain["length_controlled_winrate"] == 25.252255890584735
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["annotations.json", "results.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "annotations.json",
+        "report.html",
+        "results.json",
+    ]
 
 
 def test_shuffled_and_spaced_rows_give_the_same_scores_to_the_last_bit(

@@ -190,13 +190,19 @@ def test_weights_that_are_not_those_on_record_are_refused(build: Build, tiny_mod
     assert not (answers_of(run, "iteration-2") / "answers.jsonl").exists()
 
 
-def test_the_initial_models_answers_are_the_reference(build: Build) -> None:
-    """They are generated once, in a folder of their own, and used by every iteration."""
+def test_the_initial_models_answers_are_the_reference(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are generated once, in a folder of their own, and used by every iteration; iterations are compared."""
     run = build(reference="initial")
     first = done(evaluate(run, "iteration-1"))
     before = contents(answers_of(run, "initial"))
+    assert "not distinguishable from" not in capsys.readouterr().out
     second = done(evaluate(run))
     assert contents(answers_of(run, "initial")) == before
+    [sentence] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("iteration-2 is ")]
+    assert " iteration-1: win rate " in sentence
+    assert (
+        sentence.replace("&", "&amp;").replace("<", "&lt;") in (judged(run, "iteration-2") / "report.html").read_text()
+    )
     assert first.reference_sha256 == second.reference_sha256
     outputs = json.loads(before["model_outputs.json"])
     annotations = json.loads((judged(run, "iteration-2") / "annotations.json").read_text())
