@@ -59,8 +59,9 @@ def score_annotations(
     no length-controlled rate. `judge` names a judge that the rows don't name.
     Raises `KtoReleaseError` where the judgements can't be scored; then nothing is written.
     """
-    if output.exists() and not output.is_dir():
-        raise RunError(f"{str(output)!r} is a file", expected="a folder, or nothing", todo="name another --output")
+    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise RunError(f"{str(nearest)!r} is a file", expected="a folder, or nothing", todo="name another --output")
     annotations = read_annotations(path)
     _refuse_exchanged(annotations, path)
     facts = _judge(annotations, judge)
@@ -122,6 +123,8 @@ def _judged(row: dict[str, Any], where: str) -> Judged:
         raise ScoreError(f"{where}: 'sample' is {sample!r}", expected="a number from 0, or nothing")
     dataset, mass = row.get("dataset"), row.get("answer_mass")
     orders = row.get("preferences") or []
+    if not isinstance(orders, list):
+        raise ScoreError(f"{where}: 'preferences' is {orders!r}", expected="a list of two, or nothing")
     for value in orders:
         check_preference(value, f"{where}, 'preferences'")
     return Judged(

@@ -243,6 +243,45 @@ def test_files_may_be_compressed(tmp_path: Path) -> None:
     assert [one.dataset for one in read[0].rows] == [None, "koala"]
 
 
+def test_a_file_is_read_whatever_its_name_and_its_first_mark(tmp_path: Path) -> None:
+    """gzip under a plain name, and the mark that some editors put before the text."""
+    text = json.dumps([row(0), row(1)]).encode()
+    (tmp_path / "a.json").write_bytes(text)
+    (tmp_path / "b.json").write_bytes(gzip.compress(text))
+    (tmp_path / "c.json").write_bytes(b"\xef\xbb\xbf" + text)
+    read = [read_annotations(tmp_path / name) for name in ("a.json", "b.json", "c.json")]
+    assert read[0] == read[1] == read[2]
+
+
+UNREADABLE = {
+    "cut": (gzip.compress(b"[]" * 999)[:30], "can't be read: Compressed file ended"),
+    "damaged": (gzip.compress(b"[]")[:10] + b"\xff" * 20, "can't be read: Error -3"),
+    "nested too deep": (b"[" * 100_000, "is no JSON: maximum recursion depth"),
+    "half a JSON": (b'[{"instruction": "a', "is no JSON: Unterminated string"),
+    "another coding": ("[]".encode("utf-16"), "can't be read: 'utf-8' codec"),
+    "an object": (b"{}", "holds dict"),
+    "nothing in it": (b"[]", "holds an empty list"),
+    "no objects": (b"[[1]]", "not an object: row 1"),
+    "no list of orders": (json.dumps([row(0, preferences=5)]).encode(), "'preferences' is 5"),
+}
+
+
+@pytest.mark.parametrize(("content", "problem"), UNREADABLE.values(), ids=UNREADABLE)
+def test_what_is_no_such_file_is_one_clear_error(content: bytes, problem: str, tmp_path: Path) -> None:
+    """Whatever is wrong with a file, nothing is written."""
+    (tmp_path / "own.json").write_bytes(content)
+    with pytest.raises(KtoReleaseError, match=problem):
+        score_annotations(tmp_path / "own.json", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_reference_in_the_models_place_is_refused(tmp_path: Path) -> None:
+    """Its score would be the opposite one."""
+    exchanged = row(0, generator_1="mine", generator_2=alpaca.OFFICIAL_REFERENCE)
+    with pytest.raises(ScoreError, match="'generator_2' is AlpacaEval's reference"):
+        score_annotations(save(tmp_path / "own.json", [exchanged]), tmp_path / "out")
+
+
 def test_half_a_character_is_no_text(tmp_path: Path) -> None:
     """JSON can spell half a surrogate pair; it can't be written to a file, and is refused."""
     path = tmp_path / "own.json"
@@ -263,6 +302,10 @@ def test_a_sample_is_a_whole_number(tmp_path: Path) -> None:
     [
         ([], "nothing to evaluate"),
         (["--annotations", "none.json"], "--annotations without --output"),
+        (["recipe.yaml", "--output", "out", "--judge", "x"], "--output and --judge without --annotations"),
+        (["recipe.yaml", "--sample", "9"], "--sample without --calibrate"),
+        (["--calibrate", "anchors"], "--calibrate without a recipe"),
+        (["--annotations", "a.json", "--output", "o", "--model", "initial"], "--model without a recipe"),
         (["--annotations", "none.json", "--output", "out"], "no such file: 'none.json'"),
         (["recipe.yaml", "--annotations", "none.json"], "a recipe and --annotations at once"),
         (
@@ -289,6 +332,7 @@ def test_a_wrong_command_is_one_clear_error(
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     """A folder is needed, and no file is overwritten."""
     path = save(tmp_path / "own.json", [row(0)])
-    with pytest.raises(KtoReleaseError, match="is a file"):
-        score_annotations(path, path)
+    for output in (path, path / "below"):
+        with pytest.raises(KtoReleaseError, match=r"own\.json' is a file"):
+            score_annotations(path, output)
     assert json.loads(path.read_text()) == [row(0)]
