@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kto_release import console
 from kto_release.evaluate.answers import Answers
 from kto_release.evaluate.calibrating import estimated, read_calibration
 from kto_release.evaluate.comparison import Evaluation
@@ -17,7 +18,7 @@ from kto_release.evaluate.reference import Reference, is_alpaca_eval
 from kto_release.evaluate.report import write_report
 from kto_release.evaluate.results import Compared, to_record
 from kto_release.evaluate.scores import score
-from kto_release.evaluate.screening import screen
+from kto_release.evaluate.screening import KINDS, Screening, screen
 from kto_release.recipe import sha256_of
 from kto_release.records import EvalRecord
 from kto_release.run import Run, read_record, write_atomically, write_record
@@ -63,9 +64,27 @@ def finished(folder: Path, digest: str) -> EvalRecord | None:
     return record if record is not None and record.inputs_sha256 == digest else None
 
 
+def screened(compare: Compare) -> Screening:
+    """The answers screened, before their judgements are asked and paid for; what stands out is said at once."""
+    screening = screen(
+        [pair.instruction for pair in compare.pairs],
+        [pair.answer for pair in compare.pairs],
+        [pair.reference for pair in compare.pairs],
+        cut=[answer.cut for answer in compare.answers.rows],
+        training_prompts=compare.training_prompts,
+    )
+    for reason in screening.gamed:
+        console.warn(f"a score of these answers will be called gamed: {reason}")
+    found = [f"{count} x {KINDS[kind]}" for kind, count in screening.counts.items() if count]
+    if found:
+        console.say(f"screening: {'; '.join(found)}")
+    return screening
+
+
 def finish(
     folder: Path,
     compare: Compare,
+    screening: Screening,
     judgements: Judgements,
     control: LcData | None,
     digest: str,
@@ -84,13 +103,6 @@ def finish(
         min_answer_mass=evaluation.min_answer_mass,
     )
     made = compare.answers.record
-    screening = screen(
-        [pair.instruction for pair in compare.pairs],
-        [pair.answer for pair in compare.pairs],
-        [pair.reference for pair in compare.pairs],
-        cut=[answer.cut for answer in compare.answers.rows],
-        training_prompts=compare.training_prompts,
-    )
     record = to_record(
         scores,
         Compared(
