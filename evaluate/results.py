@@ -108,7 +108,7 @@ def show(record: EvalRecord) -> None:
         console.say(f"variance of the win rate: {variance_in_words(record.variance)}")
     show_neighbours(record)
     if record.estimated is not None:
-        console.say(f"estimated on the official scale: {record.estimated.get('text', record.estimated)}")
+        console.say(f"on the official scale: {record.estimated.get('text', record.estimated)}")
     for reason in record.gamed:
         console.say(f"GAMED: {reason}", style="bold red")
     for reason in record.unreliable_because:
