@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help install demo test check bench-train docs help-snapshot clean
+.PHONY: help install demo test check bench-train bench-eval docs help-snapshot clean
 
 help:
 	@echo "make demo         install, and run the quickstart through train, eval and publish"
 	@echo "make test         install, and run all tests"
 	@echo "make check        lint, format, types, and the tests of the built wheel"
 	@echo "make bench-train  training against TRL's KTOTrainer, into benchmarks/README.md (half an hour on two cores)"
+	@echo "make bench-eval   how often intervals hold, and generation beside vLLM's own (half an hour on two cores)"
 	@echo "make docs         the recipe's reference and schema, from the code"
 	@echo "make clean        remove the environment and what was built"
 
@@ -38,6 +39,11 @@ check: install
 
 bench-train: install
 	$(BIN)/python benchmarks/training.py --write benchmarks/README.md
+
+bench-eval: install
+	$(BIN)/kto-release demo --prepare
+	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/generation.py "$${XDG_CACHE_HOME:-$$HOME/.cache}/kto-release/models/HuggingFaceTB--SmolLM2-135M-Instruct" --prompts 16 --max-tokens 48
 
 docs: install
 	$(BIN)/python -c "from pathlib import Path; from kto_release import schema; Path('docs/recipe.md').write_text(schema.markdown()); Path('recipes/schema.json').write_text(schema.json_schema())"

@@ -64,7 +64,9 @@ def theirs(rows: list[Judged], chunksize: int) -> dict[str, float]:
     from alpaca_eval.annotators import PairwiseAnnotator
 
     with tempfile.TemporaryDirectory() as folder:
-        annotator = PairwiseAnnotator("weighted_alpaca_eval_gpt4_turbo", caching_path=f"{folder}/cache.json")
+        annotator = PairwiseAnnotator(
+            annotators_config="weighted_alpaca_eval_gpt4_turbo", caching_path=f"{folder}/cache.json"
+        )
         sides = {"reference": [row.reference for row in rows], "model": [row.output for row in rows]}
         outputs = [
             [

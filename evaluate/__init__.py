@@ -8,10 +8,11 @@ from pathlib import Path
 from kto_release import console
 from kto_release.evaluate.candidates import find_candidate
 from kto_release.evaluate.engines import engines
+from kto_release.evaluate.evaluations import load
 from kto_release.evaluate.judges import open_judge
 from kto_release.evaluate.judging import judge_pairs, refuse_failures
 from kto_release.evaluate.lc_data import LcData, fetch_lc_data, read_lc_data
-from kto_release.evaluate.outcome import Compare, finish, finished, inputs_digest
+from kto_release.evaluate.outcome import Compare, against_earlier, finish, finished, inputs_digest, screened
 from kto_release.evaluate.prompts import InstructionSet, load_instructions, load_outputs
 from kto_release.evaluate.reference import is_complete, pairs_of, refuse_itself, stored_reference
 from kto_release.evaluate.results import show
@@ -55,10 +56,15 @@ def evaluate(
         digest = inputs_digest(compare, control, allow_partial=allow_partial)
         record = finished(journal.folder, digest)
         if record is None:
+            screening = screened(compare)
             judgements = judge_pairs(judge, pairs, journal)
             refuse_failures(judgements, recipe.max_failed)
-            record = finish(journal.folder, compare, judgements, control, digest, allow_partial=allow_partial)
+            record = finish(
+                journal.folder, compare, screening, judgements, control, digest, allow_partial=allow_partial
+            )
     show(record)
+    for sentence in against_earlier(load(journal.folder, record), run, control):
+        console.say(sentence)
     console.say(f"report: {journal.folder / 'report.html'}")
     return record
 

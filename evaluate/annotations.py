@@ -2,7 +2,7 @@
 
 FILE is alpaca_eval's annotations.json (also .xz or .gz): an object for each instruction, with `instruction`,
 `output_1` (the reference's answer), `output_2` (the model's) and `preference`. DIR then holds the same rows in
-AlpacaEval's order (annotations.json) and, written last, results.json.
+AlpacaEval's order (annotations.json), a report to read (report.html) and, written last, results.json.
 """
 
 import json
@@ -18,6 +18,7 @@ from kto_release.evaluate.judged import Judged
 from kto_release.evaluate.lc_data import fetch_lc_data, read_lc_data
 from kto_release.evaluate.placing import check_preference, place
 from kto_release.evaluate.prompts import read_rows
+from kto_release.evaluate.report import write_report
 from kto_release.evaluate.results import Compared, show, to_record
 from kto_release.evaluate.scores import score
 from kto_release.evaluate.screening import screen
@@ -52,15 +53,17 @@ def score_annotations(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> EvalRecord:
-    """Score the judgements in `path`, and write annotations.json and results.json to the folder `output`.
+    """Score the judgements in `path`, and write annotations.json, report.html and results.json to the folder `output`.
 
     The data for length control comes from the file `lc_data`, else from the Hub; with `length_control` false there is
     no length-controlled rate. `judge` names a judge that the rows don't name.
     Raises `KtoReleaseError` where the judgements can't be scored; then nothing is written.
     """
-    if output.exists() and not output.is_dir():
-        raise RunError(f"{str(output)!r} is a file", expected="a folder, or nothing", todo="name another --output")
+    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise RunError(f"{str(nearest)!r} is a file", expected="a folder, or nothing", todo="name another --output")
     annotations = read_annotations(path)
+    _refuse_exchanged(annotations, path)
     facts = _judge(annotations, judge)
     foreign = all(position(row.instruction) is None for row in annotations.rows)
     expected = [row.instruction for row in annotations.rows if row.sample == 0] if foreign else None
@@ -80,9 +83,11 @@ def score_annotations(
         gamed=screening.gamed,
     )
     write_atomically(output / "annotations.json", _as_json(annotations, rows, facts))
+    report = write_report(output, record, rows, flags=screening.flags)
     write_record(output / "results.json", record)
     show(record)
     console.say(f"results: {output / 'results.json'}")
+    console.say(f"report: {report}")
     return record
 
 
@@ -118,6 +123,8 @@ def _judged(row: dict[str, Any], where: str) -> Judged:
         raise ScoreError(f"{where}: 'sample' is {sample!r}", expected="a number from 0, or nothing")
     dataset, mass = row.get("dataset"), row.get("answer_mass")
     orders = row.get("preferences") or []
+    if not isinstance(orders, list):
+        raise ScoreError(f"{where}: 'preferences' is {orders!r}", expected="a list of two, or nothing")
     for value in orders:
         check_preference(value, f"{where}, 'preferences'")
     return Judged(
@@ -131,6 +138,17 @@ def _judged(row: dict[str, Any], where: str) -> Judged:
         failure=None if preference is not None else str(row.get("failure") or "no preference is recorded"),
         sample=sample,
     )
+
+
+def _refuse_exchanged(annotations: Annotations, path: Path) -> None:
+    """Raise `ScoreError` where the reference stands in the model's place: its score would be the opposite one."""
+    if annotations.generator == alpaca.OFFICIAL_REFERENCE != (annotations.reference or alpaca.OFFICIAL_REFERENCE):
+        raise ScoreError(
+            f"{path.name}: 'generator_2' is AlpacaEval's reference, {alpaca.OFFICIAL_REFERENCE!r}, and 'generator_1' "
+            f"is {annotations.reference!r}",
+            expected="the reference's answers under 'output_1', and the model's under 'output_2'",
+            todo="exchange the two, and take 3 minus each preference",
+        )
 
 
 def _only(path: Path, rows: Sequence[dict[str, Any]], key: str) -> str | None:

@@ -186,15 +186,13 @@ def estimate(record: CalibrationRecord, win_rate: float, standard_error: float |
             f"estimated_{line.target}_high": found.high,
         }
         name = line.target.replace("_", " ").replace("winrate", "win rate").replace("length c", "length-c")
-        words.append(f"{name} {found.value:.1f} (95%: {found.low:.1f} to {found.high:.1f})")
-        if found.note:
-            parts["estimate_note"] = found.note
+        note = f"; {found.note}" if found.note else ""
+        words.append(f"{name} {found.value:.1f} (95%: {found.low:.1f} to {found.high:.1f}{note})")
     correlation = record.rank_correlation
     ranks = f", rank correlation {correlation.value:.2f}" if correlation else ""
-    note = f"; {parts['estimate_note']}" if "estimate_note" in parts else ""
     head = "; ".join(words) or f"none: {len(record.anchors)} anchors are too few"
     parts["anchors"] = len(record.anchors)
-    parts["text"] = f"estimated, never measured: {head}; from {len(record.anchors)} anchors{ranks}{note}"
+    parts["text"] = f"estimated, never measured: {head}; from {len(record.anchors)} anchors{ranks}"
     return parts
 
 

@@ -1,14 +1,14 @@
 """Finished evaluations: found in a run, read with their judged rows, and compared with each other.
 
 `kto-release eval --compare RUN_A RUN_B`; a folder may be a run, one model's part of it (runs/NAME/eval/initial), or a
-single judge's folder.
+single judge's folder. A run compared with itself is its last iteration against every model before it.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from kto_release import console
-from kto_release.errors import HubError, RunError
+from kto_release.errors import HubError, KtoReleaseError, RunError
 from kto_release.evaluate.annotations import read_annotations
 from kto_release.evaluate.comparison import (
     RESAMPLES,
@@ -31,42 +31,70 @@ from kto_release.run import read_record
 def compare_runs(
     first: Path, second: Path, *, lc_data: Path | None = None, length_control: bool = True, allow_partial: bool = False
 ) -> Comparison:
-    """Compare the evaluations in two folders, and show the result.
+    """Compare the evaluations in two folders, and show the result; the last one where there are several.
 
     Raises `RunError` where a folder holds no evaluation or several that could be meant, and `ScoreError` where the two
     can't be compared.
     """
     one, other = find_pair(first, second)
-    refuse_incomparable(one, other)
-    pairs = paired(one, other, allow_partial=allow_partial)
+    before = earlier(one.record, second) if first.resolve() == second.resolve() else []
+    others = [load(*item) for item in before] or [other]
+    for another in others:
+        refuse_incomparable(one, another)
+        paired(one, another, allow_partial=allow_partial)  # what can't be paired is refused before anything is fetched
     data, absent = None, "it was not asked for"
-    if length_control and one.record.is_alpaca_eval and len(pairs) == COUNT:
+    if length_control and one.record.is_alpaca_eval and one.record.n_total >= COUNT:
         try:
             data = read_lc_data(lc_data) if lc_data else fetch_lc_data()
         except HubError as error:
             absent = f"{error.problem}; give --lc-data FILE"
-    comparison = compare(one, other, lc_data=data, allow_partial=allow_partial, absent=absent)
-    show(comparison, one.record.score)
+    for another in others:
+        comparison = compare(one, another, lc_data=data, allow_partial=allow_partial, absent=absent)
+        show(comparison, one.record.score)
     return comparison
 
 
-def compare_with_earlier(folder: Path, root: Path, lc_data: LcData | None) -> list[Comparison]:
-    """The evaluation in `folder` against those of the initial model and the earlier iterations under `root`.
+def earlier(record: EvalRecord, root: Path) -> list[tuple[Path, EvalRecord]]:
+    """The evaluations under `root` of the initial model and the iterations before `record`'s, the earliest first.
 
-    Only evaluations of the same instructions against the same reference by the same judge take part, the earliest
-    first.
+    Only those of the same instructions against the same reference by the same judge.
     """
-    record = read_record(folder / "results.json", EvalRecord)
-    if record is None:
-        raise RunError(f"{str(folder)!r} holds no evaluation", expected="results.json")
+    number = iteration(record) or 0
     found = [(iteration(other), where, other) for where, other in _evaluations(root)]
-    earlier = [
+    return [
         (where, other)
-        for number, where, other in sorted(found, key=lambda item: item[:2])
-        if number is not None and number < (iteration(record) or 0) and setup(other) == setup(record)
+        for age, where, other in sorted(found, key=lambda item: (item[0] or 0, item[1]))
+        if age is not None and age < number and setup(other) == setup(record)
     ]
-    mine = load(folder, record)
-    return [compare(mine, load(*item), lc_data=lc_data, allow_partial=True) for item in earlier]
+
+
+def compare_with_earlier(mine: Evaluation, root: Path, lc_data: LcData | None) -> list[Comparison]:
+    """An evaluation against those of the initial model and the earlier iterations under `root`: see `earlier`.
+
+    One whose files are damaged is left out with a warning: it must not cost the evaluation at hand.
+    """
+    found = []
+    for item in earlier(mine.record, root):
+        try:
+            found.append(compare(mine, load(*item), lc_data=lc_data, allow_partial=True))
+        except KtoReleaseError as error:
+            console.warn(f"not compared with an earlier model: {error}")
+    return found
+
+
+def in_words(comparison: Comparison) -> list[str]:
+    """A sentence for each rate that could be compared."""
+    found = []
+    for key, name in RATES.items():
+        one: Difference | None = getattr(comparison, key)
+        if one is not None:
+            interval, doubt = one.interval, "" if one.interval.reliable else "; not to be relied on"
+            verdict = {"better": "better than", "worse": "worse than"}.get(one.verdict, "not distinguishable from")
+            found.append(
+                f"{comparison.first} is {verdict} {comparison.second}: {name} {interval.value:+.2f} points "
+                f"(95%: {interval.low:+.2f} to {interval.high:+.2f}, p {p_value(one)}{doubt})"
+            )
+    return found
 
 
 def find_pair(first: Path, second: Path) -> tuple[Evaluation, Evaluation]:
@@ -119,14 +147,19 @@ def show(comparison: Comparison, score: str) -> None:
             continue
         low, high = f"{found.interval.low:+.2f}", f"{found.interval.high:+.2f}"
         mark = "" if found.interval.reliable else f" (not to be relied on: {found.interval.note})"
-        p_value = f"{found.p_value:.4f}" if found.p_value >= 2 / RESAMPLES else f"< {2 / RESAMPLES}"
-        rows.append([RATES[key], f"{found.interval.value:+.2f}", f"{low} to {high}{mark}", p_value, found.verdict])
+        shown = p_value(found).removeprefix("= ")
+        rows.append([RATES[key], f"{found.interval.value:+.2f}", f"{low} to {high}{mark}", shown, found.verdict])
     console.table(
         f"{comparison.first} minus {comparison.second}: {score}",
         ["score", "points", f"{LEVEL:.0%} interval", "p", f"{comparison.first} is"],
         rows,
     )
     console.say(f"paired over {comparison.instructions} instructions")
+
+
+def p_value(found: Difference) -> str:
+    """With its sign: = 0.0123, or < 0.0002 where no resample says otherwise."""
+    return f"= {found.p_value:.4f}" if found.p_value >= 2 / RESAMPLES else f"< {2 / RESAMPLES}"
 
 
 def _evaluations(folder: Path) -> list[tuple[Path, EvalRecord]]:

@@ -5,8 +5,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kto_release import console
 from kto_release.evaluate.answers import Answers
 from kto_release.evaluate.calibrating import estimated, read_calibration
+from kto_release.evaluate.comparison import Evaluation
+from kto_release.evaluate.evaluations import compare_with_earlier, in_words
 from kto_release.evaluate.judges import Judge
 from kto_release.evaluate.judging import Judgements, Pair
 from kto_release.evaluate.lc_data import LcData
@@ -15,7 +18,7 @@ from kto_release.evaluate.reference import Reference, is_alpaca_eval
 from kto_release.evaluate.report import write_report
 from kto_release.evaluate.results import Compared, to_record
 from kto_release.evaluate.scores import score
-from kto_release.evaluate.screening import screen
+from kto_release.evaluate.screening import KINDS, Screening, screen
 from kto_release.recipe import sha256_of
 from kto_release.records import EvalRecord
 from kto_release.run import Run, read_record, write_atomically, write_record
@@ -61,9 +64,27 @@ def finished(folder: Path, digest: str) -> EvalRecord | None:
     return record if record is not None and record.inputs_sha256 == digest else None
 
 
+def screened(compare: Compare) -> Screening:
+    """The answers screened, before their judgements are asked and paid for; what stands out is said at once."""
+    screening = screen(
+        [pair.instruction for pair in compare.pairs],
+        [pair.answer for pair in compare.pairs],
+        [pair.reference for pair in compare.pairs],
+        cut=[answer.cut for answer in compare.answers.rows],
+        training_prompts=compare.training_prompts,
+    )
+    for reason in screening.gamed:
+        console.warn(f"a score of these answers will be called gamed: {reason}")
+    found = [f"{count} x {KINDS[kind]}" for kind, count in screening.counts.items() if count]
+    if found:
+        console.say(f"screening: {'; '.join(found)}")
+    return screening
+
+
 def finish(
     folder: Path,
     compare: Compare,
+    screening: Screening,
     judgements: Judgements,
     control: LcData | None,
     digest: str,
@@ -82,13 +103,6 @@ def finish(
         min_answer_mass=evaluation.min_answer_mass,
     )
     made = compare.answers.record
-    screening = screen(
-        [pair.instruction for pair in compare.pairs],
-        [pair.answer for pair in compare.pairs],
-        [pair.reference for pair in compare.pairs],
-        cut=[answer.cut for answer in compare.answers.rows],
-        training_prompts=compare.training_prompts,
-    )
     record = to_record(
         scores,
         Compared(
@@ -115,9 +129,16 @@ def finish(
     annotations = annotations_of(compare, judgements, screening.flags)
     write_atomically(folder / "annotations.json", json.dumps(annotations, indent=2, ensure_ascii=False) + "\n")
     earlier = [found for where, found in compare.run.eval_records() if where != folder]
-    write_report(folder, record, judgements.rows, flags=screening.flags, earlier=earlier)
+    compared = against_earlier(Evaluation(folder.name, record, judgements.rows), compare.run, control)
+    write_report(folder, record, judgements.rows, flags=screening.flags, earlier=earlier, compared=compared)
     write_record(folder / "results.json", record)
     return record
+
+
+def against_earlier(mine: Evaluation, run: Run, control: LcData | None) -> list[str]:
+    """How this model compares with the initial one and each earlier iteration, pair by pair, in sentences."""
+    found = compare_with_earlier(mine, run.path / "eval", control)
+    return [sentence for comparison in found for sentence in in_words(comparison)]
 
 
 def annotations_of(compare: Compare, judgements: Judgements, flags: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:

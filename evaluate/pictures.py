@@ -73,7 +73,8 @@ def length_plot(points: Sequence[tuple[float, float]], bins: Sequence[tuple[floa
     parts += [_text(left - 8, y(tick) + 4, f"{tick}%", "tick", "end") for tick in (0, 50, 100)]
     parts.append(_line(x(0), top, x(0), bottom, "even"))
     for tick in _ticks(first, last):
-        parts.append(_text(x(tick), bottom + 18, f"{tick:+,.0f}" if tick else "0", "tick", "middle"))
+        anchor = "end" if x(tick) > right - 20 else "middle"
+        parts.append(_text(x(tick), bottom + 18, f"{tick:+,.0f}" if tick else "0", "tick", anchor))
     parts.append(
         _text((left + right) / 2, height - 6, "characters longer than the reference's answer", "tick", "middle")
     )

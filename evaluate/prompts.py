@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -142,22 +143,28 @@ def fetch(name: str) -> Path:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON file (.json, .json.gz, .json.xz) that holds a list of them. Raises `DataError`."""
-    openers: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
+    """The objects of a JSON file, plain or packed by gzip or xz, that holds a list of them. Raises `DataError`."""
     try:
-        with openers.get(path.suffix, open)(path, "rt", encoding="utf-8") as file:
-            rows = json.load(file)
+        # utf-8-sig: some editors put a mark at the start of a file, which is no part of its text.
+        rows = json.loads(_unpacked(path.read_bytes()).decode("utf-8-sig"))
     except FileNotFoundError:
         raise DataError(f"no such file: {str(path)!r}", expected="a JSON file in AlpacaEval's format") from None
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:
         raise DataError(f"{str(path)!r} can't be read: {error}", expected="a JSON file in UTF-8") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{str(path)!r} is no JSON: {error}", expected="a list of objects") from None
     if not isinstance(rows, list) or not rows:
         held = "an empty list" if rows == [] else type(rows).__name__
         raise DataError(f"{str(path)!r} holds {held}", expected="a list of objects with 'instruction' in each")
     _refuse(path.name, "not an object", [n for n, row in enumerate(rows) if not isinstance(row, dict)])
     return rows
+
+
+def _unpacked(content: bytes) -> bytes:
+    """What is packed is told by its first bytes, since names can be wrong."""
+    if content.startswith(b"\x1f\x8b"):
+        return gzip.decompress(content)
+    return lzma.decompress(content) if content.startswith(b"\xfd7zXZ\0") else content
 
 
 def _checked(rows: Sequence[dict[str, Any]], where: str) -> list[Instruction]:

@@ -17,7 +17,9 @@ import numpy as np
 
 from kto_release import __version__
 from kto_release.evaluate.judged import Judged
+from kto_release.evaluate.leaderboard import neighbours
 from kto_release.evaluate.pictures import Mark, histogram, length_plot, whiskers
+from kto_release.evaluate.results import variance_in_words
 from kto_release.evaluate.screening import KINDS
 from kto_release.evaluate.uncertainty import percentile_interval, resamples, win_rate_replicates
 from kto_release.records import EvalRecord, Interval
@@ -37,15 +39,17 @@ def write_report(
     *,
     flags: Sequence[Sequence[str]] = (),
     earlier: Sequence[EvalRecord] = (),
+    compared: Sequence[str] = (),
 ) -> Path:
     """Write report.html into `folder` and return its path.
 
     `rows` are all judged rows, the failed ones too; `flags` the kinds of screening that each was flagged with.
     `earlier` are other evaluations of the run: those of the same instructions, reference and judge are shown beside
-    this one, all others are left out, since their scores can't be compared.
+    this one, all others are left out, since their scores can't be compared. `compared` are sentences on the paired
+    differences.
     """
     path = folder / REPORT
-    write_atomically(path, render_report(record, rows, flags=flags, earlier=earlier))
+    write_atomically(path, render_report(record, rows, flags=flags, earlier=earlier, compared=compared))
     return path
 
 
@@ -55,6 +59,7 @@ def render_report(
     *,
     flags: Sequence[Sequence[str]] = (),
     earlier: Sequence[EvalRecord] = (),
+    compared: Sequence[str] = (),
 ) -> str:
     """The text of report.html."""
     from jinja2 import Environment, StrictUndefined
@@ -72,6 +77,8 @@ def render_report(
         script=Markup(script),  # noqa: S704
         data=Markup(_data(record, rows, flags)),  # noqa: S704
         pictures=[(title, note, Markup(svg)) for title, note, svg in pictures(record, rows, earlier)],  # noqa: S704
+        compared=compared,
+        neighbours=neighbours(record),
         facts=facts(record),
         doubts=[reason for reason in record.unreliable_because if not reason.startswith("gamed: ")],
         kinds=KINDS,
@@ -98,7 +105,7 @@ def comparable(record: EvalRecord, other: EvalRecord) -> bool:
 def pictures(record: EvalRecord, rows: Sequence[Judged], earlier: Sequence[EvalRecord]) -> list[tuple[str, str, str]]:
     """Title, note and SVG of each picture that the record and its rows allow."""
     found = []
-    names = {"win_rate": "win rate", "length_controlled_winrate": "length-controlled win rate"}
+    names = {"win_rate": "win rate", "length_controlled_winrate": "length-controlled"}
     rates = [Mark(names[key], record.intervals[key], key == "win_rate") for key in names if key in record.intervals]
     if rates:
         found.append(("Score", "95% intervals by bootstrap over instructions.", whiskers(rates, "score with interval")))
@@ -173,8 +180,7 @@ def facts(record: EvalRecord) -> list[tuple[str, str]]:
         ("preference for the first place", _shown(record.position_bias, "{:+.1%}")),
         ("the same answer favoured in both orders", _shown(record.self_consistency, "{:.1%}")),
         ("probability on the answer letters", _mass(record)),
-        ("variance of generation", _shown(record.variance.get("generation"))),
-        ("variance of the judge", _shown(record.variance.get("judge"))),
+        ("variance of the win rate", variance_in_words(record.variance)),
     ]
     if made is not None:
         settings = f"temperature {made.temperature:g}, top-p {made.top_p:g}, at most {made.max_tokens:,} tokens"

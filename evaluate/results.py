@@ -1,5 +1,6 @@
 """results.json and the summary on the console: a score with its full name, its n, its judge and its interval."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -103,14 +104,27 @@ def show(record: EvalRecord) -> None:
         [f"{record.n_missing} missing", f"{record.n_failed} failed"] if record.partial else ["none missing or failed"]
     )
     console.say(f"{record.n_total} judgements scored, {', '.join(lost)}; {record.avg_length} characters on average")
+    if record.variance.get("generation") is not None or record.variance.get("judge") is not None:
+        console.say(f"variance of the win rate: {variance_in_words(record.variance)}")
     show_neighbours(record)
     if record.estimated is not None:
-        console.say(f"estimated on the official scale: {record.estimated.get('text', record.estimated)}")
+        console.say(f"on the official scale: {record.estimated.get('text', record.estimated)}")
     for reason in record.gamed:
         console.say(f"GAMED: {reason}", style="bold red")
     for reason in record.unreliable_because:
         if not reason.startswith("gamed: "):
             console.say(f"unreliable: {reason}", style="yellow")
+
+
+def variance_in_words(variance: Mapping[str, float | None]) -> str:
+    """What the win rate's variance comes from, in shares of it; the instructions' hold what was not measured."""
+    parts = {name: variance.get(name) for name in ("instructions", "generation", "judge")}
+    # Parts are estimates: with few samples they can add up to more than the whole.
+    whole = max(variance.get("total") or 0.0, math.fsum(part for part in parts.values() if part is not None))
+    if not variance.get("total"):
+        return "not measured"
+    shares = {name: "not measured" if part is None else f"{part / whole:.0%}" for name, part in parts.items()}
+    return ", ".join(f"{name} {share}" for name, share in shares.items())
 
 
 def _mark(interval: Interval) -> str:

@@ -133,6 +133,15 @@ def evaluate(
     jobs = [name for name, value in given if value is not None]
     if len(jobs) > 1:
         raise RecipeError(f"{' and '.join(jobs)} at once", expected="one of them", todo="give each its own command")
+    _refuse_stray({"--output": output, "--judge": judge}, "--annotations", given=annotations is not None)
+    _refuse_stray({"--sample": sample, "--seed": seed or None}, "--calibrate", given=calibrate is not None)
+    _refuse_stray(
+        {"--model": model, "--outputs": outputs, "--calibrate": calibrate}, "a recipe", given=recipe is not None
+    )
+    if calibrate is not None and (model is not None or outputs is not None):
+        raise RecipeError(
+            "--calibrate with --model or --outputs", todo="leave them out: it judges the anchors' answers"
+        )
     if model is not None and outputs is not None:
         raise RecipeError("--model and --outputs at once", expected="one of them", todo="leave out the other")
     if lc_data is not None and no_lc:
@@ -165,6 +174,13 @@ def evaluate(
         calibrate_judge(run, calibrate, sample=sample or SAMPLE, seed=seed)
         return
     stage.evaluate(run, model, outputs=outputs, lc_data=lc_data, no_lc=no_lc, allow_partial=allow_partial)
+
+
+def _refuse_stray(options: dict[str, object], partner: str, *, given: bool) -> None:
+    """Refuse options that would do nothing, since the one that they belong to is not there."""
+    stray = [name for name, value in options.items() if value is not None]
+    if stray and not given:
+        raise RecipeError(f"{' and '.join(stray)} without {partner}", todo=f"add {partner}, or leave it out")
 
 
 @app.command()

@@ -22,6 +22,7 @@ from kto_release.evaluate.judges.feed import Feed
 from kto_release.evaluate.judges.prompt import FOREIGN_MARKS, LETTERS, JudgePrompt
 from kto_release.evaluate.judges.reading import Unreadable, read_body, read_usage, read_verdict
 from kto_release.recipe import OpenAIJudge as Section
+from kto_release.recipe import sha256_of
 from kto_release.records import JudgeFacts
 
 DEFAULT_URL = "https://api.openai.com/v1"
@@ -76,7 +77,9 @@ class OpenAIJudge:
             parameters=request,
             official=False,
         )
-        self.determines = determining(self.facts)
+        # The whole address determines a verdict; it can hold credentials, so it is known by its digest alone.
+        address = sha256_of([self._url.rstrip("/"), section.azure_api_version])
+        self.determines = {**determining(self.facts), "address": address}
 
     def _api_key(self) -> str:
         key = os.environ.get(self._section.api_key_env)

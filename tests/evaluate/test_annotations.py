@@ -5,8 +5,8 @@ import gzip
 import json
 import lzma
 import random
+import resource
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,12 @@ def published(model: str) -> dict[str, str]:
         return next(row for row in csv.DictReader(file) if row[""] == model)
 
 
+def children_seconds() -> float:
+    """Processor time of all child processes so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def scores_of(record: EvalRecord) -> dict[str, Any]:
     return record.model_dump(exclude=NOT_SCORES)
 
@@ -87,16 +93,23 @@ def test_scores_are_the_leaderboards(model: str, recorded: Callable[[str], Path]
 
 
 def test_one_command_scores_a_file(cli: Path, recorded: Callable[[str], Path], gamed: Path, tmp_path: Path) -> None:
-    """`eval --annotations` writes results.json and the rows, in at most 15 seconds."""
-    begin = time.monotonic()
+    """`eval --annotations` writes results.json and the rows, in at most 15 seconds of a processor's time.
+
+    By the clock it is as long on a machine with nothing else to do (5 to 6 s on two cores).
+    """
+    begin = children_seconds()
     command = [cli, "eval", "--annotations", recorded("claude-2.1"), "--lc-data", gamed, "--output", tmp_path / "out"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert time.monotonic() - begin < 15
+    assert children_seconds() - begin < 15
     assert (result.returncode, result.stderr) == (0, "")
     assert "AlpacaEval 2.0 [judge=weighted_alpaca_eval_gpt4_turbo, prompt=alpaca_eval" in result.stdout
     plain = json.loads((tmp_path / "out" / "results.json").read_text())
     assert plain["length_controlled_winrate"] == 25.252255890584735
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["annotations.json", "results.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "annotations.json",
+        "report.html",
+        "results.json",
+    ]
 
 
 def test_shuffled_and_spaced_rows_give_the_same_scores_to_the_last_bit(
@@ -230,6 +243,45 @@ def test_files_may_be_compressed(tmp_path: Path) -> None:
     assert [one.dataset for one in read[0].rows] == [None, "koala"]
 
 
+def test_a_file_is_read_whatever_its_name_and_its_first_mark(tmp_path: Path) -> None:
+    """gzip under a plain name, and the mark that some editors put before the text."""
+    text = json.dumps([row(0), row(1)]).encode()
+    (tmp_path / "a.json").write_bytes(text)
+    (tmp_path / "b.json").write_bytes(gzip.compress(text))
+    (tmp_path / "c.json").write_bytes(b"\xef\xbb\xbf" + text)
+    read = [read_annotations(tmp_path / name) for name in ("a.json", "b.json", "c.json")]
+    assert read[0] == read[1] == read[2]
+
+
+UNREADABLE = {
+    "cut": (gzip.compress(b"[]" * 999)[:30], "can't be read: Compressed file ended"),
+    "damaged": (gzip.compress(b"[]")[:10] + b"\xff" * 20, "can't be read: Error -3"),
+    "nested too deep": (b"[" * 100_000, "is no JSON: maximum recursion depth"),
+    "half a JSON": (b'[{"instruction": "a', "is no JSON: Unterminated string"),
+    "another coding": ("[]".encode("utf-16"), "can't be read: 'utf-8' codec"),
+    "an object": (b"{}", "holds dict"),
+    "nothing in it": (b"[]", "holds an empty list"),
+    "no objects": (b"[[1]]", "not an object: row 1"),
+    "no list of orders": (json.dumps([row(0, preferences=5)]).encode(), "'preferences' is 5"),
+}
+
+
+@pytest.mark.parametrize(("content", "problem"), UNREADABLE.values(), ids=UNREADABLE)
+def test_what_is_no_such_file_is_one_clear_error(content: bytes, problem: str, tmp_path: Path) -> None:
+    """Whatever is wrong with a file, nothing is written."""
+    (tmp_path / "own.json").write_bytes(content)
+    with pytest.raises(KtoReleaseError, match=problem):
+        score_annotations(tmp_path / "own.json", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_reference_in_the_models_place_is_refused(tmp_path: Path) -> None:
+    """Its score would be the opposite one."""
+    exchanged = row(0, generator_1="mine", generator_2=alpaca.OFFICIAL_REFERENCE)
+    with pytest.raises(ScoreError, match="'generator_2' is AlpacaEval's reference"):
+        score_annotations(save(tmp_path / "own.json", [exchanged]), tmp_path / "out")
+
+
 def test_half_a_character_is_no_text(tmp_path: Path) -> None:
     """JSON can spell half a surrogate pair; it can't be written to a file, and is refused."""
     path = tmp_path / "own.json"
@@ -250,6 +302,10 @@ def test_a_sample_is_a_whole_number(tmp_path: Path) -> None:
     [
         ([], "nothing to evaluate"),
         (["--annotations", "none.json"], "--annotations without --output"),
+        (["recipe.yaml", "--output", "out", "--judge", "x"], "--output and --judge without --annotations"),
+        (["recipe.yaml", "--sample", "9"], "--sample without --calibrate"),
+        (["--calibrate", "anchors"], "--calibrate without a recipe"),
+        (["--annotations", "a.json", "--output", "o", "--model", "initial"], "--model without a recipe"),
         (["--annotations", "none.json", "--output", "out"], "no such file: 'none.json'"),
         (["recipe.yaml", "--annotations", "none.json"], "a recipe and --annotations at once"),
         (
@@ -276,6 +332,7 @@ def test_a_wrong_command_is_one_clear_error(
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     """A folder is needed, and no file is overwritten."""
     path = save(tmp_path / "own.json", [row(0)])
-    with pytest.raises(KtoReleaseError, match="is a file"):
-        score_annotations(path, path)
+    for output in (path, path / "below"):
+        with pytest.raises(KtoReleaseError, match=r"own\.json' is a file"):
+            score_annotations(path, output)
     assert json.loads(path.read_text()) == [row(0)]

@@ -10,8 +10,10 @@ from evaluations import JUDGE, write_evaluation
 from kto_release.errors import RunError, ScoreError
 from kto_release.evaluate.annotations import score_annotations
 from kto_release.evaluate.comparison import Comparison, difference
-from kto_release.evaluate.evaluations import compare_runs, compare_with_earlier
+from kto_release.evaluate.evaluations import compare_runs, compare_with_earlier, in_words, load
 from kto_release.evaluate.uncertainty import resamples
+from kto_release.records import EvalRecord
+from kto_release.run import read_record
 
 MIXED = [1.0, 1.2, 1.9, 1.5, 1.4, 1.8] * 40
 
@@ -159,7 +161,7 @@ def test_a_folder_without_an_evaluation_is_an_error(tmp_path: Path) -> None:
         compared(one, other)
 
 
-def test_an_iteration_is_compared_with_all_before_it(tmp_path: Path) -> None:
+def test_an_iteration_is_compared_with_all_before_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Iteration 2 against the initial model and iteration 1, in this order; other judges and later ones stay out."""
     root = tmp_path / "run" / "eval"
     folders = {}
@@ -168,11 +170,26 @@ def test_an_iteration_is_compared_with_all_before_it(tmp_path: Path) -> None:
         write_evaluation(folders[name], name, [value + gain for value in MIXED])
     foreign = JUDGE.model_copy(update={"model": "judge-2"})
     write_evaluation(root / "initial" / "instructions-00000000" / "judge-2-x", "initial", MIXED, judge=foreign)
-    found = compare_with_earlier(folders["iteration-2"], root, None)
+    record = read_record(folders["iteration-2"] / "results.json", EvalRecord)
+    assert record is not None
+    found = compare_with_earlier(load(folders["iteration-2"], record), root, None)
     assert [(one.second, round(one.win_rate.interval.value, 6)) for one in found] == [
         ("initial", 3.0),
         ("iteration-1", 2.0),
     ]
+    assert in_words(found[1]) == [
+        "iteration-2 is better than iteration-1: win rate +2.00 points (95%: +2.00 to +2.00, p < 0.0002)"
+    ]
+    # A run against itself is its last iteration against all before it, and a damaged one costs no other.
+    compared(tmp_path / "run", tmp_path / "run")
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if "minus" in line] == [
+        f"iteration-3 minus {name}: {record.score}" for name in ("initial", "iteration-1", "iteration-2")
+    ]
+    (folders["initial"] / "annotations.json").unlink()
+    left = compare_with_earlier(load(folders["iteration-2"], record), root, None)
+    assert [one.second for one in left] == ["iteration-1"]
+    assert "not compared with an earlier model" in capsys.readouterr().err
 
 
 def test_one_command_compares(

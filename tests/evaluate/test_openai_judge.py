@@ -97,6 +97,7 @@ def test_what_is_on_disk_is_not_asked_again(tmp_path: Path) -> None:
     "change",
     [
         {"model": "gpt-y"},
+        {"path": "/v2"},
         {"parameters": {"top_logprobs": 5}},
         {"prompt": "other"},
         {"answer": "another answer"},
@@ -104,7 +105,7 @@ def test_what_is_on_disk_is_not_asked_again(tmp_path: Path) -> None:
     ],
 )
 def test_a_judgement_counts_for_its_own_question_only(tmp_path: Path, change: dict[str, Any]) -> None:
-    """Another model, parameter, prompt, answer or reference is asked anew."""
+    """Another model, address, parameter, prompt, answer or reference is asked anew."""
     pair = PAIRS[0]
     texts = {name: change.pop(name) for name in ("answer", "reference") if name in change}
     prompt = load_prompt("alpaca_eval")
@@ -116,7 +117,8 @@ def test_a_judgement_counts_for_its_own_question_only(tmp_path: Path, change: di
     with judge_server() as server:
         judge(server, tmp_path, [pair])
         before = server.requests
-        section = Section(**{"kind": "openai", "model": "gpt-x", "base_url": server.url, **change})
+        url = server.url.replace("/v1", change.pop("path", "/v1"))
+        section = Section(**{"kind": "openai", "model": "gpt-x", "base_url": url, **change})
         judge_pairs(OpenAIJudge(section, prompt), [pair._replace(**texts)], Journal(tmp_path))
         assert server.requests == before + PROBE + 1
 
@@ -418,6 +420,20 @@ def test_the_request_is_alpaca_evals(tmp_path: Path) -> None:
         "max_completion_tokens": 4,
         "reasoning_effort": "none",
     }
+
+
+def test_azure_is_a_matter_of_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With azure_api_version the deployment is in the path, the version in the query, and the key in its own header."""
+    monkeypatch.setenv("AZURE_KEY", "azure-secret")
+    with judge_server() as server:
+        endpoint = server.url.removesuffix("/v1")
+        result = judge(
+            server, tmp_path, base_url=endpoint, azure_api_version="2024-10-21", api_key_env="AZURE_KEY", model="mine"
+        )
+        assert set(server.paths) == {"/openai/deployments/mine/chat/completions?api-version=2024-10-21"}
+        assert server.keys == {"azure-secret": PROBE + len(PAIRS)}
+    assert [row.preference for row in result.rows] == true_preferences()
+    assert "azure-secret" not in "".join(path.read_text() for path in tmp_path.iterdir())
 
 
 def test_a_missing_key_is_one_clear_error() -> None:

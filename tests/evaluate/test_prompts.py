@@ -85,13 +85,13 @@ def test_outputs_of_several_generators_are_refused(tmp_path: Path) -> None:
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    """Missing, not JSON, not compressed as they say."""
+    """Missing, not JSON, not packed as their first bytes say."""
     with pytest.raises(DataError, match="no such file"):
         read_rows(tmp_path / "none.json")
     (tmp_path / "a.json").write_text("[{]")
     with pytest.raises(DataError, match="is no JSON"):
         read_rows(tmp_path / "a.json")
-    (tmp_path / "a.json.xz").write_text("[]")
+    (tmp_path / "a.json.xz").write_bytes(b"\xfd7zXZ\0 and no more")
     with pytest.raises(DataError, match="can't be read"):
         read_rows(tmp_path / "a.json.xz")
 

@@ -14,6 +14,7 @@ from report_rows import evaluation, rows
 from kto_release.evaluate.judged import Judged
 from kto_release.evaluate.pictures import Mark, histogram, whiskers
 from kto_release.evaluate.report import comparable, facts, length_bins, pictures, render_report, write_report
+from kto_release.evaluate.results import variance_in_words
 from kto_release.records import EvalRecord, Interval
 
 NASTY = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1> & \u2028 ]]> <!-- \"'"
@@ -239,8 +240,27 @@ def test_what_was_not_measured_is_said() -> None:
     """The facts name what is null as not measured."""
     found = dict(facts(evaluation(rows(3))))
     assert found["probability on the answer letters"] == "not measured"
-    assert found["variance of generation"] == "not measured"
+    assert found["variance of the win rate"] == "not measured"
     assert found["preference for the first place"] == "+5.0%"
+
+
+def test_variance_is_told_in_shares() -> None:
+    """A part that was not measured says so; estimates that add up to more than the whole are shares of their sum."""
+    parts = {"total": 4.0, "instructions": 3.0, "generation": 1.0, "judge": None}
+    assert variance_in_words(parts) == "instructions 75%, generation 25%, judge not measured"
+    noisy = {"total": 1.0, "instructions": 0.0, "generation": 3.0, "judge": 1.0}
+    assert variance_in_words(noisy) == "instructions 0%, generation 75%, judge 25%"
+
+
+def test_the_official_leaderboard_stands_around_the_official_judges_score_only() -> None:
+    """Three models above and below, and the result between them; nothing for another judge."""
+    judged = rows(3)
+    other = evaluation(judged).model_copy(update={"is_alpaca_eval": True, "length_controlled_winrate": 25.26})
+    official = other.model_copy(update={"judge": other.judge.model_copy(update={"official": True})})
+    text = render_report(official, judged)
+    ranks = re.findall(r"<td>(→|\d+)</td><td>", text)
+    assert ranks == ["87", "88", "89", "→", "90", "91", "92"]
+    assert "official leaderboard" not in render_report(other, judged)
 
 
 def test_the_report_is_one_file(tmp_path: Path) -> None:
