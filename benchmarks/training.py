@@ -38,9 +38,9 @@ Result = dict[str, float]
 def main() -> None:
     """Parse, and do what is asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=16, help="preference pairs to train on")
+    parser.add_argument("--pairs", type=int, default=24, help="preference pairs to train on")
     parser.add_argument("--model", help="a folder or Hub id instead of SmolLM2-135M-Instruct")
-    parser.add_argument("--few", type=int, default=4, help="pairs on which all of TRL's settings are tried")
+    parser.add_argument("--few", type=int, default=2, help="pairs on which all of TRL's settings are tried")
     parser.add_argument("--tokens-per-pack", type=int, default=1280, help="ours: most tokens of a pack")
     parser.add_argument("--only", choices=["trl", "rows", "length", "reading"], help="one part")
     parser.add_argument("--write", type=Path, help="a Markdown file whose part on training is replaced")
