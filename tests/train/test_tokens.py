@@ -1,0 +1,72 @@
+"""What is too long: left out, cut, or refused, counted per label; and what a cut answer is."""
+
+import pytest
+from feedback_files import write_jsonl, write_recipe
+from transformers import AutoTokenizer
+
+from kto_release.recipe import load_recipe
+from kto_release.run import Run
+from kto_release.train.chain import prepare
+
+LONG = "the cat sat on the mat and the dog by the door " * 4
+ROWS = [
+    {"prompt": "What?", "completion": "Paris.", "label": True},
+    {"prompt": "What?", "completion": LONG, "label": True},
+    {"prompt": "Why?", "completion": LONG, "label": False},
+    {"prompt": "Why?", "completion": f"No. {LONG}", "label": False},
+    {"prompt": "Who?", "completion": "A dog.", "label": False},
+    {"prompt": LONG, "completion": "Yes.", "label": True},
+]
+
+
+def prepared(folder, model, truncate):
+    (folder / "data").mkdir()
+    write_jsonl(folder / "data" / "one.jsonl", ROWS)
+    changes = {"data.partitions": ["one"], "data.held_out": None, "train.max_length": 40, "train.truncate": truncate}
+    chain = prepare(Run.open(load_recipe(write_recipe(folder, model, **changes)), folder / "runs"))
+    return chain.tokens[0], chain.facts[0], chain.tokenizer
+
+
+def test_a_cut_answer_has_no_end_of_turn(tiny_model, tmp_path):
+    """It fills max_length to the last token with its own beginning, and nothing says that it ended; others do end.
+
+    Fails if the end-of-turn token is put behind what was cut.
+    """
+    tokens, facts, tokenizer = prepared(tmp_path, tiny_model, "cut")
+    eos = AutoTokenizer.from_pretrained(tiny_model).eos_token_id
+    whole = tokenizer(LONG, add_special_tokens=False)["input_ids"]
+    rows = {int(row): number for number, row in enumerate(tokens.row_F)}
+    for row, row_is_cut in {0: False, 1: True, 2: True, 3: True, 4: False}.items():
+        completion = tokens.completion(rows[row]).tolist()
+        length = len(tokens.prompt(int(tokens.prompt_F[rows[row]]))) + len(completion)
+        assert (length == 40) == row_is_cut
+        assert (eos in completion) == (completion[-1] == eos) == (not row_is_cut)
+    cut = tokens.completion(rows[1]).tolist()
+    assert cut == whole[: len(cut)]
+    assert facts.truncated.model_dump() == {"desirable": 1, "undesirable": 2}
+    assert facts.kept.model_dump() == {"desirable": 2, "undesirable": 3}
+    assert {reason: counts.model_dump() for reason, counts in facts.dropped.items()} == {
+        "prompt too long": {"desirable": 1, "undesirable": 0}
+    }
+
+
+def test_what_is_too_long_is_left_out_and_counted_per_label(tiny_model, tmp_path):
+    """The default: nothing is cut, and the reasons say how many of which kind are gone."""
+    tokens, facts, _ = prepared(tmp_path, tiny_model, "drop")
+    assert tokens.row_F.tolist() == [0, 4]
+    assert facts.truncated.model_dump() == {"desirable": 0, "undesirable": 0}
+    assert {reason: counts.model_dump() for reason, counts in facts.dropped.items()} == {
+        "prompt too long": {"desirable": 1, "undesirable": 0},
+        "too long": {"desirable": 1, "undesirable": 2},
+    }
+    assert facts.longest == max(len(tokens.prompt(n)) + len(tokens.completion(n)) for n in range(2))
+
+
+@pytest.mark.parametrize("share", ["5", "25", "50", "75", "95"])
+def test_lengths_are_those_of_prompt_and_answer(tiny_model, tmp_path, share):
+    """So many percent of the feedback have at most the length that the report shows."""
+    tokens, facts, _ = prepared(tmp_path, tiny_model, "cut")
+    lengths = [len(tokens.prompt(int(p))) + len(tokens.completion(n)) for n, p in enumerate(tokens.prompt_F)]
+    shorter = sum(length <= facts.lengths[share] for length in lengths)
+    assert shorter / len(lengths) >= int(share) / 100
+    assert facts.lengths[share] in lengths
