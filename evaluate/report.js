@@ -126,14 +126,15 @@ function told(row) {
 }
 
 function refresh() {
-  state.visible = rows.filter(passes).sort((a, b) => KEYS[state.order](a) - KEYS[state.order](b) || a.number - b.number);
-  const shown = new Set(state.visible);
-  for (const row of rows) items[row.number].hidden = !shown.has(row);
   if (state.order !== state.placed) {
-    at("list").append(...[...rows].sort((a, b) => KEYS[state.order](a) - KEYS[state.order](b) || a.number - b.number)
-      .map((row) => items[row.number]));
+    const key = KEYS[state.order];
+    state.ordered = [...rows].sort((a, b) => key(a) - key(b) || a.number - b.number);
+    at("list").replaceChildren(...state.ordered.map((row) => items[row.number]));
     state.placed = state.order;
   }
+  state.visible = state.ordered.filter(passes);
+  const shown = new Set(state.visible);
+  for (const row of rows) items[row.number].hidden = !shown.has(row);
   at("count").textContent = state.visible.length.toLocaleString("en") + " of " + rows.length.toLocaleString("en");
   at("nothing").hidden = state.visible.length > 0;
   for (const button of at("filters").children) button.setAttribute("aria-pressed", String(button.value === state.filter));
@@ -215,6 +216,5 @@ function fromHash() {
 }
 
 const linked = Number(location.hash.slice(1)) - 1;
-at("list").append(...items);
 refresh();
 if (rows[linked]) choose(linked);
