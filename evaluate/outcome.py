@@ -33,7 +33,7 @@ class Compare(NamedTuple):
     reference: Reference
     judge: Judge
     pairs: list[Pair]
-    training_prompts: Iterable[str]
+    training_prompts: Iterable[str] | None
     """Read where they are needed."""
 
 

@@ -64,7 +64,7 @@ class Screening(NamedTuple):
     flags: list[tuple[str, ...]]
     """Kinds (keys of KINDS) of each answer."""
     counts: dict[str, int]
-    """Answers by kind; every kind is there."""
+    """Answers by kind; every kind that was looked for is there."""
     gamed: list[str]
     """Reasons to think that the judge was gamed; empty: none found."""
 
@@ -75,15 +75,16 @@ def screen(
     references: Sequence[str],
     *,
     cut: Sequence[bool] | None = None,
-    training_prompts: Iterable[str] = (),
+    training_prompts: Iterable[str] | None = (),
 ) -> Screening:
     """Screen answers; all sequences hold one item per answer, and an instruction may occur with several answers.
 
-    `cut` tells which answers ended at max_tokens; null: unknown.
+    `cut` tells which answers ended at max_tokens; null: unknown. Where the training prompts are unknown (null),
+    "trained_on" is not counted.
     """
     rows = range(len(outputs))
     alike = _alike([collapsed(text) for text in instructions], [collapsed(text) for text in outputs])
-    trained = _contained(instructions, training_prompts)
+    trained = _contained(instructions, training_prompts or ())
     found: dict[str, set[int]] = {
         "empty": {i for i in rows if not outputs[i].strip()},
         "identical": {i for i in rows if alike.identical[i] > 0},
@@ -98,7 +99,7 @@ def screen(
     }
     return Screening(
         flags=[tuple(kind for kind in KINDS if i in found[kind]) for i in rows],
-        counts={kind: len(found[kind]) for kind in KINDS},
+        counts={kind: len(found[kind]) for kind in KINDS if kind != "trained_on" or training_prompts is not None},
         gamed=[*_gamed(instructions, found, alike)],
     )
 

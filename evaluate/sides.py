@@ -106,11 +106,11 @@ class Sides:
             return self.judge.longest
         return 0
 
-    def training_prompts(self) -> list[str]:
-        """What the evaluated model was trained on, as far as the run knows."""
+    def training_prompts(self) -> list[str] | None:
+        """What the evaluated model was trained on by the run; null where that is not known (any longer)."""
         if isinstance(self.subject, Outputs):
-            return []
-        return list(training_prompts(self.run, self.subject.name, self.subject.tokenizer))
+            return None
+        return training_prompts(self.run, self.subject.name, self.subject.tokenizer)
 
 
 def folder_name(judge: Judge, reference: Reference) -> str:

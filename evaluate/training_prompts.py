@@ -14,16 +14,19 @@ from kto_release.templates import render_text
 AT_ONCE = 1000
 
 
-def training_prompts(run: Run, candidate: str, tokenizer: Any) -> Iterator[str]:
+def training_prompts(run: Run, candidate: str, tokenizer: Any) -> list[str] | None:
     """Texts of the prompts of iteration 1 up to the candidate's; none for a model that the run did not train.
 
     A conversation of several turns comes with the template's marks between them; a single question comes bare.
+    Null where the run's tokens were removed to save space: then nobody knows.
     """
     match = ITERATION.fullmatch(candidate)
+    folders = [run.iteration(number) / "tokens" for number in range(1, int(match[1]) + 1 if match else 1)]
+    if not all((folder / "index.npz").is_file() for folder in folders):
+        return None
     before, after = _frame(tokenizer)
-    for number in range(1, int(match[1]) + 1 if match else 1):
-        for text in _decoded(run.iteration(number) / "tokens", tokenizer):
-            yield text.removeprefix(before).removesuffix(after)
+    texts = (text for folder in folders for text in _decoded(folder, tokenizer))
+    return [text.removeprefix(before).removesuffix(after) for text in texts]
 
 
 def _frame(tokenizer: Any) -> tuple[str, str]:
@@ -34,8 +37,6 @@ def _frame(tokenizer: Any) -> tuple[str, str]:
 
 
 def _decoded(folder: Path, tokenizer: Any) -> Iterator[str]:
-    if not (folder / "index.npz").is_file():
-        return  # a run whose tokens were removed to save space
     offsets = np.load(folder / "index.npz")["prompt_offsets"]
     ids = np.memmap(folder / "prompt_ids.bin", dtype=np.int32, mode="r")
     bounds = list(pairwise(offsets))

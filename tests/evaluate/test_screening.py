@@ -167,6 +167,14 @@ def test_training_prompts_among_the_instructions_are_flagged() -> None:
     ]
     found = screen(instructions, [ESSAY, "x" * 190, "y" * 190], [REFERENCE] * 3, training_prompts=iter(prompts))
     assert found.flags == [("trained_on",), ("trained_on",), ()]
+    assert found.counts["trained_on"] == 2
+
+
+def test_unknown_training_prompts_are_not_counted_as_none() -> None:
+    """Where nobody knows what a model was trained on, no count says that it was on nothing of this."""
+    found = screen(["What?"], [ESSAY], [REFERENCE], training_prompts=None)
+    assert "trained_on" not in found.counts
+    assert screen(["What?"], [ESSAY], [REFERENCE]).counts["trained_on"] == 0
 
 
 @pytest.mark.parametrize(
