@@ -61,6 +61,11 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def heed_interrupts() -> None:
+    """Tests may run in the background, where a shell has interrupts ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_engine_outlives_us(tmp_path: Path, end: signal.Signals) -> None:
@@ -76,7 +81,12 @@ def test_no_engine_outlives_us(tmp_path: Path, end: signal.Signals) -> None:
     told = tmp_path / "told"
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "TOLD": str(told)}
     parent = subprocess.Popen(
-        [sys.executable, "parent.py"], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "parent.py"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     pids: list[int] = []
     try:
