@@ -86,7 +86,7 @@ def test_no_engine_outlives_us(tmp_path: Path, end: signal.Signals) -> None:
         env=environment,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=heed_interrupts,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - no thread of ours runs here
     )
     pids: list[int] = []
     try:
