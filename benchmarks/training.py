@@ -180,8 +180,8 @@ def growing_length(folder: Path, model: str) -> str:
         "|---|---|---|---|",
     ]
     first: tuple[float, float] | None = None
-    for words in (100, 400, 800, 1_600):
-        result = measured(folder, scaling(folder, model, rows=max(8, 6_400 // words), words=words))
+    for words in (100, 400, 1_200):
+        result = measured(folder, scaling(folder, model, rows=max(4, 2_400 // words), words=words))
         length = result["useful"] / result["rows"]
         cost, work = result["seconds"] / result["tokens"], arithmetic_per_token(model, length)
         first = first or (cost, work)
