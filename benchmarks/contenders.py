@@ -56,8 +56,8 @@ def ours(contender: dict[str, Any], folder: Path) -> dict[str, float]:
     For synthetic feedback it is the optimization's alone, which is what grows with the feedback.
     """
     from kto_release.run import Run
-    from kto_release.train.chain import prepare
     from kto_release.train.fit import Job, fit
+    from kto_release.train.inputs import prepare
     from kto_release.train.plan import work_of
     from kto_release.train.quiet import quiet_libraries
 
@@ -91,7 +91,7 @@ def ours(contender: dict[str, Any], folder: Path) -> dict[str, float]:
 def reading(contender: dict[str, Any], folder: Path) -> dict[str, float]:
     """All that happens to feedback before the first step: read, checked, rendered, tokenised, counted, compared."""
     from kto_release.run import Run
-    from kto_release.train.chain import prepare
+    from kto_release.train.inputs import prepare
     from kto_release.train.quiet import quiet_libraries
 
     quiet_libraries()

@@ -18,16 +18,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from made_up import COEFFICIENTS, gamed_data, population
 
-from kto_release.evaluate import alpaca
-from kto_release.evaluate.annotations import read_annotations
-from kto_release.evaluate.lc_data import LcData, read_lc_data
-from kto_release.evaluate.placing import place
-from kto_release.evaluate.uncertainty import (
+from kto_release.evaluate.score_file import read_annotations
+from kto_release.evaluate.scoring import alpaca
+from kto_release.evaluate.scoring.intervals import (
     length_controlled_replicates,
     length_model,
     resamples,
     win_rate_replicates,
 )
+from kto_release.evaluate.scoring.length_data import LcData, read_lc_data
+from kto_release.evaluate.scoring.placed import place
 
 SIZE = 805
 

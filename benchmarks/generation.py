@@ -17,10 +17,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from kto_release.evaluate.engines import Model, Request, Sampling
-from kto_release.evaluate.engines.vllm import VllmEngine, environment
+from kto_release.engines import Model, Request, Sampling
+from kto_release.engines.vllm import VllmEngine, environment
+from kto_release.files import append_jsonl
 from kto_release.recipe import EngineSection
-from kto_release.run import append_jsonl
 from kto_release.templates import eos_ids, render
 
 QUESTIONS = [

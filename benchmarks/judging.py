@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from kto_release.evaluate.annotations import read_annotations
-from kto_release.evaluate.judged import Judged
+from kto_release.evaluate.score_file import read_annotations
+from kto_release.judges.rows import Judged
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
@@ -45,9 +45,9 @@ def serve(rows: list[Judged], delay: float) -> None:
 
 def ours(rows: list[Judged], url: str, concurrency: int) -> dict[str, float]:
     """Seconds and mean preference by kto-release: each judgement is on disk before the next is asked for."""
-    from kto_release.evaluate.judges.openai import OpenAIJudge
-    from kto_release.evaluate.judges.prompt import load_prompt
-    from kto_release.evaluate.judging import Journal, Pair, judge_pairs
+    from kto_release.judges.asking import Journal, Pair, judge_pairs
+    from kto_release.judges.openai import OpenAIJudge
+    from kto_release.judges.prompt import load_prompt
     from kto_release.recipe import OpenAIJudge as Section
 
     section = Section(kind="openai", model="gpt-x", base_url=url, concurrency=concurrency)

@@ -6,17 +6,17 @@
 from pathlib import Path
 
 from kto_release import console
+from kto_release.engines import engines
+from kto_release.evaluate.baseline import is_complete, pairs_of, refuse_itself, stored_reference
 from kto_release.evaluate.candidates import find_candidate
-from kto_release.evaluate.engines import engines
-from kto_release.evaluate.evaluations import load
-from kto_release.evaluate.judges import open_judge
-from kto_release.evaluate.judging import judge_pairs, refuse_failures
-from kto_release.evaluate.lc_data import LcData, fetch_lc_data, read_lc_data
-from kto_release.evaluate.outcome import Compare, against_earlier, finish, finished, inputs_digest, screened
-from kto_release.evaluate.prompts import InstructionSet, load_instructions, load_outputs
-from kto_release.evaluate.reference import is_complete, pairs_of, refuse_itself, stored_reference
-from kto_release.evaluate.results import show
-from kto_release.evaluate.sides import Sides
+from kto_release.evaluate.compare import load
+from kto_release.evaluate.instructions import InstructionSet, load_instructions, load_outputs
+from kto_release.evaluate.pairs import Sides
+from kto_release.evaluate.record import Compare, against_earlier, finish, finished, inputs_digest, screened
+from kto_release.evaluate.report.summary import show
+from kto_release.evaluate.scoring.length_data import LcData, fetch_lc_data, read_lc_data
+from kto_release.judges import open_judge
+from kto_release.judges.asking import judge_pairs, refuse_failures
 from kto_release.records import EvalRecord
 from kto_release.run import Run
 

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kto_release import console
+from kto_release.digests import sha256_of
+from kto_release.engines import Engines, Request, Sampling, choose
 from kto_release.errors import DataError, RunError
 from kto_release.evaluate.candidates import Candidate, check_weights
-from kto_release.evaluate.engines import Engines, Request, Sampling, choose
-from kto_release.evaluate.prompts import InstructionSet, Outputs
-from kto_release.recipe import GenerationSection, sha256_of
+from kto_release.evaluate.instructions import InstructionSet, Outputs
+from kto_release.files import append_jsonl, read_jsonl, read_record, write_atomically, write_record
+from kto_release.provenance import environment, now
+from kto_release.recipe import GenerationSection
 from kto_release.records import Environment, Facts, GenerationFacts, ModelFacts
-from kto_release.run import Run, append_jsonl, environment, now, read_jsonl, read_record, write_atomically, write_record
+from kto_release.run import Run
 from kto_release.templates import render
 
 

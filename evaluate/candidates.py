@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kto_release.digests import weights_digest
+from kto_release.engines import Model
 from kto_release.errors import ModelError, RunError
-from kto_release.evaluate.engines import Model
 from kto_release.models import LocalModel, load_tokenizer, locate, stored_weights
 from kto_release.records import ModelFacts
-from kto_release.run import Run, weights_digest
+from kto_release.run import Run
 from kto_release.templates import Template, eos_ids, load_template, render_feedback, set_template
 
 ITERATION = re.compile(r"iteration-([1-9]\d*)")

@@ -64,7 +64,7 @@ def train(
     ] = None,
 ) -> None:
     """Train the recipe's iterations of KTO; finished ones are skipped, a broken one goes on."""
-    from kto_release.recipe import load_recipe
+    from kto_release.recipe_file import load_recipe
     from kto_release.run import Run
 
     loaded = load_recipe(recipe, overrides or [])
@@ -147,14 +147,14 @@ def evaluate(
     if lc_data is not None and no_lc:
         raise RecipeError("--lc-data and --no-lc at once", expected="one of them", todo="leave out the other")
     if compare is not None:
-        from kto_release.evaluate.evaluations import compare_runs
+        from kto_release.evaluate.compare import compare_runs
 
         compare_runs(*compare, lc_data=lc_data, length_control=not no_lc, allow_partial=allow_partial)
         return
     if annotations is not None:
         if output is None:
             raise RecipeError("--annotations without --output", todo="name a folder for the results: --output DIR")
-        from kto_release.evaluate.annotations import score_annotations
+        from kto_release.evaluate.score_file import score_annotations
 
         control, partial = not no_lc, allow_partial
         score_annotations(
@@ -164,12 +164,12 @@ def evaluate(
     if recipe is None:
         raise RecipeError("nothing to evaluate", expected="a recipe", todo="kto-release eval RECIPE")
     from kto_release import evaluate as stage
-    from kto_release.recipe import load_recipe
+    from kto_release.recipe_file import load_recipe
     from kto_release.run import Run
 
     run = Run.open(load_recipe(recipe, overrides or []), runs)
     if calibrate is not None:
-        from kto_release.evaluate.calibrating import SAMPLE, calibrate_judge
+        from kto_release.evaluate.calibration.command import SAMPLE, calibrate_judge
 
         calibrate_judge(run, calibrate, sample=sample or SAMPLE, seed=seed)
         return
@@ -228,7 +228,7 @@ def publish(
 ) -> None:
     """Assemble the bundle with template, card and manifest, check it, and push it to the Hub."""
     from kto_release import release as stage
-    from kto_release.recipe import load_recipe
+    from kto_release.recipe_file import load_recipe
     from kto_release.release.options import Options, sign_with
     from kto_release.run import Run
 

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from kto_release import console
 from kto_release.errors import ModelError
+from kto_release.files import write_atomically
 from kto_release.models import LocalModel, locate, prepared_folder
 from kto_release.records import EvalRecord, IterationRecord
-from kto_release.run import Run, write_atomically
+from kto_release.run import Run
 
 RECIPE = "quickstart.yaml"
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -39,7 +40,7 @@ The values differ from the original's by that quantization.
 
 def demo(runs: Path, *, prepare_only: bool = False) -> None:
     """Train, evaluate and assemble the release of the quickstart, and show what came out of it."""
-    from kto_release.recipe import load_recipe
+    from kto_release.recipe_file import load_recipe
 
     console.heading("The model")
     model = prepare()

@@ -59,7 +59,7 @@ class ModelFacts(Facts):
     path: str | None
     """Folder relative to the run, for the models that the run made."""
     sha256: str
-    """Digest of the weights: see `run.weights_digest`."""
+    """Digest of the weights: see `digests.weights_digest`."""
     dtype: str
     """dtype that the weights are stored in."""
     parameters: int

@@ -7,17 +7,27 @@
 from pathlib import Path
 
 from kto_release import console
+from kto_release.digests import file_sha256
 from kto_release.errors import ReleaseError
+from kto_release.files import read_record, write_record
+from kto_release.provenance import environment, now
 from kto_release.records import ReleaseRecord
 from kto_release.release.bundle import Bundle, build
 from kto_release.release.chat_template import replay
 from kto_release.release.checklist import checklist, refuse, show_checklist, write_checklist
-from kto_release.release.collect import Material, collect
 from kto_release.release.manifest import MANIFEST
+from kto_release.release.material import Material, collect
 from kto_release.release.options import Options, Target, check_iteration, target_of
-from kto_release.release.show import show_bundle, show_changes, show_checked, show_missing, show_published, show_target
+from kto_release.release.screen import (
+    show_bundle,
+    show_changes,
+    show_checked,
+    show_missing,
+    show_published,
+    show_target,
+)
 from kto_release.release.signing import Trust
-from kto_release.run import Run, environment, file_sha256, now, read_record, write_record
+from kto_release.run import Run
 
 __all__ = ["Options", "publish", "verify"]
 
@@ -81,7 +91,7 @@ def send(material: Material, bundle: Bundle, target: Target) -> None:
     """Push a checked bundle, and record what was sent, where it is, and the checklist with that."""
     from huggingface_hub import constants
 
-    from kto_release.release.hub import push
+    from kto_release.release.hub.push import push
 
     pushed = push(bundle.path, bundle.manifest.digest, target, proof=prove)
     files = [path for path in bundle.path.rglob("*") if path.is_file()]

@@ -18,24 +18,25 @@ import yaml
 
 from kto_release import __version__
 from kto_release.errors import ReleaseError, RunError
+from kto_release.files import write_atomically
 from kto_release.models import LocalModel, load_tokenizer
 from kto_release.recipe import Recipe
 from kto_release.records import IterationRecord, WeightFacts
 from kto_release.release.card import write_card
 from kto_release.release.chat_template import published_template, replay, write_template
 from kto_release.release.checklist import CHECKLIST, Checklist, Found, Subject, checklist, write_checklist
-from kto_release.release.collect import Material
 from kto_release.release.facts import CardFacts, collect_facts
-from kto_release.release.judgements import released, write_jsonl
 from kto_release.release.manifest import MANIFEST, SIGNATURE, Link, Manifest, Result, list_files
+from kto_release.release.material import Material
+from kto_release.release.model_index import EVAL_RESULTS
 from kto_release.release.options import Options, wished
 from kto_release.release.reload import check_reload
-from kto_release.release.results import EVAL_RESULTS
+from kto_release.release.replay import PUBLISHED, TEST, TRAINING
+from kto_release.release.rescore import released, write_jsonl
 from kto_release.release.scan import scan
 from kto_release.release.signing import PUBLIC_KEY, sign, write_public_key
-from kto_release.release.template_test import PUBLISHED, TEST, TRAINING
 from kto_release.release.weights import prepare_weights
-from kto_release.run import Run, write_atomically
+from kto_release.run import Run
 from kto_release.templates import eos_ids
 
 TOKENIZER_FILES = (

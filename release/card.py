@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_release.errors import ReleaseError
+from kto_release.files import write_atomically
 from kto_release.model_cards import card_template
 from kto_release.records import EvalRecord
 from kto_release.release import markdown
@@ -22,8 +23,7 @@ from kto_release.release.card_tables import (
 from kto_release.release.facts import CardFacts
 from kto_release.release.licenses import KNOWN
 from kto_release.release.markdown import Raw
-from kto_release.release.results import EVAL_RESULTS, eval_results, model_index
-from kto_release.run import write_atomically
+from kto_release.release.model_index import EVAL_RESULTS, eval_results, model_index
 
 README = "README.md"
 FACTS = "records/card.json"

@@ -16,17 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_release.errors import ModelError, ReleaseError
+from kto_release.files import write_atomically
 from kto_release.records import IterationRecord
-from kto_release.release.template_test import (
-    PUBLISHED,
-    TEST,
-    TRAINING,
-    TemplateTest,
-    conversations,
-    ids_by,
-    replay,
-)
-from kto_release.run import write_atomically
+from kto_release.release.replay import PUBLISHED, TEST, TRAINING, TemplateTest, conversations, ids_by, replay
 from kto_release.templates import BASE, Template, load_template, make_template, set_template
 from kto_release.templates.contract import check_contract, difference
 from kto_release.templates.load import MARK

@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 
 from kto_release import console
 from kto_release.errors import RecipeError, ReleaseError
+from kto_release.files import write_atomically
 from kto_release.recipe import ReleaseSection
 from kto_release.records import Facts, ReleaseRecord, ReloadFacts
 from kto_release.release.facts import CardFacts
-from kto_release.run import write_atomically
 
 CHECKLIST = "checklist.json"
 
@@ -120,10 +120,10 @@ def not_measured(evidence: str) -> Outcome:
 
 def checklist(subject: Subject) -> Checklist:
     """Every check of a bundle, in a fixed order."""
-    from kto_release.release import check_card, check_model, check_scores
+    from kto_release.release.checks import card, model, scores
 
     checks = []
-    for item in [*check_model.ITEMS, *check_card.ITEMS, *check_scores.ITEMS]:
+    for item in [*model.ITEMS, *card.ITEMS, *scores.ITEMS]:
         state, evidence = item.look(subject)
         checks.append(Check(name=item.name, state=state, evidence=evidence, asked_by=item.asked_by))
     return Checklist(made_by=subject.facts.made_by, checks=checks)

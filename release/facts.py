@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from kto_release import __version__
 from kto_release.errors import ModelError, ReleaseError
+from kto_release.files import read_record
 from kto_release.model_cards import DATA_CITATIONS, MODEL_CITATIONS, TEMPLATE_CITATIONS, citation
 from kto_release.models import LocalModel, load_tokenizer
 from kto_release.recipe import Emissions, Recipe, StatedResult
 from kto_release.records import EvalRecord, Facts, IterationRecord, ModelFacts, WeightFacts
 from kto_release.release.licenses import CardLicense, LicenseFacts, LicenseSource, card_license, license_in, resolve
-from kto_release.release.template_test import PUBLISHED, TRAINING
-from kto_release.run import read_record
+from kto_release.release.replay import PUBLISHED, TRAINING
 from kto_release.templates import adds_bos, eos_ids, make_template, render_text
 
 SAMPLE = (

@@ -10,10 +10,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from kto_release.digests import file_sha256, sha256_of
 from kto_release.errors import ReleaseError
-from kto_release.recipe import sha256_of
 from kto_release.records import Environment, Facts, Interval, ModelFacts, WeightFacts
-from kto_release.run import file_sha256
 
 MANIFEST = "release.json"
 SIGNATURE = "model.sig"

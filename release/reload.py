@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kto_release.errors import ModelError, RunError
+from kto_release.files import read_record, write_record
 from kto_release.records import IterationRecord, ReloadFacts, WeightFacts
-from kto_release.run import Run, read_record, write_record
+from kto_release.run import Run
 
 Ids = npt.NDArray[np.int32]
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from kto_release.release.hub_errors import FAILURES, explain
-from kto_release.release.hub_files import LocalFile, is_same, local_files, tree
+from kto_release.release.hub.errors import FAILURES, explain
+from kto_release.release.hub.files import LocalFile, is_same, local_files, tree
 from kto_release.release.options import Target
 
 TIMEOUT = 5.0

@@ -13,13 +13,13 @@ from typing import Literal, NamedTuple
 from pydantic import ValidationError
 
 from kto_release import __version__
+from kto_release.digests import file_sha256
 from kto_release.errors import HubError, ModelError, ReleaseError, ScoreError
 from kto_release.records import EvalRecord, IterationRecord
-from kto_release.release.judgements import SAME, read_jsonl, rescore
 from kto_release.release.manifest import MANIFEST, SIGNATURE, UNLISTED, Manifest, read_manifest
+from kto_release.release.rescore import SAME, read_jsonl, rescore
 from kto_release.release.signing import PUBLIC_KEY, Trust
 from kto_release.release.signing import check as check_signature
-from kto_release.run import file_sha256
 
 OF_A_DOWNLOAD = frozenset({".cache", ".git"})
 """Folders that a download or a clone puts beside the files."""
@@ -68,7 +68,7 @@ def download(repo_id: str, revision: str | None) -> Path:
     """The files of a repository, in the Hub's cache. Raises `HubError`."""
     from huggingface_hub import constants, snapshot_download
 
-    from kto_release.release.hub_errors import FAILURES, explain
+    from kto_release.release.hub.errors import FAILURES, explain
 
     try:
         return Path(snapshot_download(repo_id, revision=revision))
@@ -138,7 +138,7 @@ def card(folder: Path, manifest: Manifest) -> Checked:
     """README.md, and .eval_results/ where it is there, made again from the records in the release."""
     from kto_release.release.card import FACTS, README, render_card
     from kto_release.release.facts import CardFacts
-    from kto_release.release.results import EVAL_RESULTS, eval_results
+    from kto_release.release.model_index import EVAL_RESULTS, eval_results
 
     mine = f"kto-release {__version__}"
     if manifest.made_by != mine:

@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kto_release.digests import file_sha256, sha256_of, weights_digest
 from kto_release.errors import ReleaseError
-from kto_release.recipe import sha256_of
+from kto_release.files import read_record, write_atomically, write_record
 from kto_release.records import WeightFacts
-from kto_release.run import file_sha256, read_record, weights_digest, write_atomically, write_record
 
 MAX_SHARD_BYTES = 5_000_000_000
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}

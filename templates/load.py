@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_release.errors import ModelError
-from kto_release.templates.foreign import refuse_unsafe
 from kto_release.templates.samples import SAMPLES, Message
+from kto_release.templates.sandbox import refuse_unsafe
 
 BUILT_IN = ("chatml", "llama3", "mistral", "tulu_v2", "zephyr")
 BASE = "base"

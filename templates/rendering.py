@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kto_release.errors import ModelError
-from kto_release.templates.foreign import refuse_unsafe
 from kto_release.templates.load import own_source, prompt_text, special_tokens
 from kto_release.templates.samples import Message
+from kto_release.templates.sandbox import refuse_unsafe
 
 MERGED = "answer merges with prompt"
 CHANGED = "template changes the answer"

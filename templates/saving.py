@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_release.errors import ModelError
-from kto_release.run import write_atomically
+from kto_release.files import write_atomically
 from kto_release.templates.contract import difference
 from kto_release.templates.samples import SAMPLES
 

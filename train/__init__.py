@@ -16,8 +16,8 @@ def train(run: Run) -> list[IterationRecord]:
 
     from kto_release.train import curves
     from kto_release.train.arithmetic import process_state
-    from kto_release.train.chain import prepare
-    from kto_release.train.iterations import run_iteration, stopped_by
+    from kto_release.train.inputs import prepare
+    from kto_release.train.iteration import run_iteration, stopped_by
     from kto_release.train.plan import check_plan
     from kto_release.train.quiet import quiet_libraries
 

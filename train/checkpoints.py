@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kto_release import console
-from kto_release.run import file_sha256, write_atomically
+from kto_release.digests import file_sha256
+from kto_release.files import write_atomically
 
 SEAL = "complete.json"
 

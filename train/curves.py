@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kto_release.files import read_jsonl
 from kto_release.records import IterationRecord
-from kto_release.run import Run, read_jsonl
+from kto_release.run import Run
 
 CHOSEN, REJECTED, NEUTRAL, RAW = "#1b7837", "#b2182b", "#2c5f8a", "#9ecae1"
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from kto_release import console
 from kto_release.errors import DataError, ModelError
+from kto_release.feedback.partitions import find_partitions
 from kto_release.models import LocalModel, locate
 from kto_release.run import Run
 from kto_release.templates import Template, eos_ids
 from kto_release.templates.contract import check_contract
 from kto_release.train.arithmetic import resolve_precision
-from kto_release.train.chain import open_tokenizer, show_feedback
-from kto_release.train.feedback import find_partitions
+from kto_release.train.inputs import open_tokenizer, show_feedback
 from kto_release.train.memory import GIB, estimate, read_devices
 from kto_release.train.plan import Work, work_of
 from kto_release.train.tokens import Tokens, tokenize, with_overlaps

@@ -10,13 +10,13 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from kto_release import console
 from kto_release.recipe import ModelSection, TrainSection
-from kto_release.train import checkpoints, reference
+from kto_release.train import checkpoints, logps_store
 from kto_release.train.arithmetic import keep_freed_memory, load_model
 from kto_release.train.batches import GlobalBatch
 from kto_release.train.logprobs import check_against_plain_forward
+from kto_release.train.logps_store import Reference
 from kto_release.train.loss import Weights
 from kto_release.train.metrics import MetricsCallback
-from kto_release.train.reference import Reference
 from kto_release.train.tokens import Tokens
 from kto_release.train.trainer import KTOTrainer, Objective
 from kto_release.train.tree import FORWARD_ONLY
@@ -137,10 +137,10 @@ def _policy(job: Job, model_section: ModelSection, train: TrainSection) -> Any:
 
 def _reference(trainer: KTOTrainer, job: Job, model_section: ModelSection, train: TrainSection) -> Reference:
     """The iteration's reference: stored, or computed now, by the policy where it still is the reference."""
-    keys_K = reference.wanted(job.tokens, job.batches)
-    key = reference.content_key(job.tokens, keys_K, job.reference_sha256, train.max_length, job.precision)
+    keys_K = logps_store.wanted(job.tokens, job.batches)
+    key = logps_store.content_key(job.tokens, keys_K, job.reference_sha256, train.max_length, job.precision)
     folder = job.folder / "reference"
-    stored = reference.load(folder, key, job.tokens)
+    stored = logps_store.load(folder, key, job.tokens)
     if stored is not None:
         return stored
     fresh = trainer.state.global_step == 0
@@ -149,7 +149,7 @@ def _reference(trainer: KTOTrainer, job: Job, model_section: ModelSection, train
     else:
         other = load_model(job.reference, model_section)
         model = trainer.accelerator.prepare_model(other, evaluation_mode=True)
-    found = reference.compute(
+    found = logps_store.compute(
         model,
         job.tokens,
         keys_K,
@@ -161,7 +161,7 @@ def _reference(trainer: KTOTrainer, job: Job, model_section: ModelSection, train
         advance=None,
     )
     if trainer.accelerator.is_main_process:
-        reference.store(folder, key, found)
+        logps_store.store(folder, key, found)
     return found
 
 

@@ -9,7 +9,7 @@ from rich.progress import Progress, TaskID, TextColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kto_release import console
-from kto_release.run import append_jsonl, read_jsonl, write_atomically
+from kto_release.files import append_jsonl, read_jsonl, write_atomically
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types

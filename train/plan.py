@@ -7,8 +7,8 @@ import numpy as np
 from pydantic import BaseModel
 
 from kto_release.errors import RecipeError
+from kto_release.files import read_record, write_record
 from kto_release.recipe import Recipe, TrainSection
-from kto_release.run import read_record, write_record
 from kto_release.train.batches import GlobalBatch, epoch_batches
 from kto_release.train.loss import Weights, balanced_weights
 from kto_release.train.tokens import Tokens

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kto_release.recipe import ModelSection, TrainSection
 from kto_release.records import Interval, Probe
-from kto_release.train import reference
+from kto_release.train import logps_store
 from kto_release.train.arithmetic import autocast, load_model
 from kto_release.train.attention import NAME
 from kto_release.train.logprobs import branch_logprobs
@@ -113,19 +113,19 @@ class Prober:
         held_out = self.held_out
         if held_out is None:
             return None
-        keys_K = reference.wanted(held_out, [])
-        key = reference.content_key(held_out, keys_K, model.sha256, self.train.max_length, self.precision)
-        stored = reference.load(self.cache, key, held_out)
+        keys_K = logps_store.wanted(held_out, [])
+        key = logps_store.content_key(held_out, keys_K, model.sha256, self.train.max_length, self.precision)
+        stored = logps_store.load(self.cache, key, held_out)
         if stored is None:
             with autocast(self.precision, self.device):
-                stored = reference.compute(
+                stored = logps_store.compute(
                     loaded,
                     held_out,
                     keys_K,
                     max_length=self.train.max_length,
                     tokens_per_pack=FORWARD_ONLY * self.train.tokens_per_pack,
                 )
-            reference.store(self.cache, key, stored)
+            logps_store.store(self.cache, key, stored)
         return stored.of(held_out.prompt_F, np.arange(len(held_out)))
 
     def _answers(self, loaded: Any) -> list[Answer]:

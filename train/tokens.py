@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from kto_release.errors import DataError, RunError
+from kto_release.feedback.layouts import Feedback
+from kto_release.feedback.partitions import Partition, Row, prompt_digest, read
+from kto_release.files import read_record, write_record
 from kto_release.positions import position
 from kto_release.recipe import DataSection, TrainSection
 from kto_release.records import LabelCounts, PartitionFacts
-from kto_release.run import read_record, write_record
 from kto_release.templates import Rendered, render_feedback
-from kto_release.train.feedback import Partition, Row, prompt_digest, read
-from kto_release.train.layouts import Feedback
 
 ROWS_AT_ONCE = 1000
 PERCENTILES = (5, 25, 50, 75, 95)

@@ -21,8 +21,8 @@ from kto_release.errors import RunError
 from kto_release.train import checkpoints
 from kto_release.train.batches import GlobalBatch
 from kto_release.train.logprobs import branch_logprobs
+from kto_release.train.logps_store import Reference, trees
 from kto_release.train.loss import Weights, kto_losses, reference_point
-from kto_release.train.reference import Reference, trees
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import FORWARD_ONLY, Pack, share
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from made_up import gamed_data, population, write_gamed
 
-from kto_release.evaluate import alpaca
+from kto_release.evaluate.scoring import alpaca
 
 
 def test_win_rates_by_hand() -> None:
@@ -74,7 +74,7 @@ def test_importing_and_fitting_leave_no_trace(tmp_path: Path) -> None:
 import logging, os, pathlib, warnings
 import sklearn
 from kto_release.evaluate import alpaca
-from kto_release.evaluate.lc_data import read_lc_data
+from kto_release.evaluate.scoring.length_data import read_lc_data
 def state():
     root = logging.getLogger()
     return root.level, list(root.handlers), list(warnings.filters), sklearn.get_config(), dict(os.environ)

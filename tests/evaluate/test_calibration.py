@@ -11,9 +11,7 @@ from judge_server import judge_server
 from sklearn.metrics import cohen_kappa_score
 
 from kto_release.errors import DataError, RecipeError, ScoreError
-from kto_release.evaluate.anchors import Anchor, draw, load_anchors
-from kto_release.evaluate.calibrating import calibrate_judge, estimated, read_calibration
-from kto_release.evaluate.calibration import (
+from kto_release.evaluate.calibration.agreement import (
     calibrate,
     cohens_kappa,
     estimate,
@@ -22,9 +20,11 @@ from kto_release.evaluate.calibration import (
     map_to_official,
     rank_correlation,
 )
-from kto_release.evaluate.judged import Judged
-from kto_release.evaluate.leaderboard import Published
-from kto_release.evaluate.scores import score
+from kto_release.evaluate.calibration.anchors import Anchor, draw, load_anchors
+from kto_release.evaluate.calibration.command import calibrate_judge, estimated, read_calibration
+from kto_release.evaluate.scoring.leaderboard import Published
+from kto_release.evaluate.scoring.scores import score
+from kto_release.judges.rows import Judged
 from kto_release.recipe import Recipe
 from kto_release.run import Run
 

@@ -13,8 +13,9 @@ from run_builder import QUESTIONS, build_run
 from kto_release.errors import JudgeError, ModelError, RecipeError, RunError
 from kto_release.evaluate import evaluate
 from kto_release.evaluate.answers import seed_of
+from kto_release.files import read_jsonl
 from kto_release.records import EvalRecord
-from kto_release.run import Run, read_jsonl
+from kto_release.run import Run
 
 INSTRUCTIONS = [{"dataset": "sums", "instruction": question} for question in QUESTIONS[:6]]
 GENERATION = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 8}

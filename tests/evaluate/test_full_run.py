@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from judge_server import JudgeServer, judge_server
 
-from kto_release.evaluate import alpaca
-from kto_release.evaluate.annotations import read_annotations
-from kto_release.evaluate.leaderboard import leaderboard
+from kto_release.evaluate.score_file import read_annotations
+from kto_release.evaluate.scoring import alpaca
+from kto_release.evaluate.scoring.leaderboard import leaderboard
 
 MODEL = "claude-2.1"
 CONCURRENCY = 8

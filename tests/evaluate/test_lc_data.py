@@ -8,7 +8,7 @@ import pytest
 from made_up import write_gamed
 
 from kto_release.errors import DataError, HubError
-from kto_release.evaluate.lc_data import COLUMNS, fetch_lc_data, read_lc_data
+from kto_release.evaluate.scoring.length_data import COLUMNS, fetch_lc_data, read_lc_data
 
 
 def test_difficulty_is_by_position_and_the_digest_is_of_the_file(tmp_path: Path) -> None:

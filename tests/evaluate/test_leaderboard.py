@@ -3,10 +3,10 @@
 import pytest
 from evaluations import JUDGE, write_evaluation
 
-from kto_release.evaluate import results
-from kto_release.evaluate.leaderboard import leaderboard, neighbours
+from kto_release.evaluate.report import summary
+from kto_release.evaluate.scoring.leaderboard import leaderboard, neighbours
+from kto_release.files import read_record
 from kto_release.records import EvalRecord
-from kto_release.run import read_record
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_result_stands_between_its_neighbours(record: EvalRecord, capsys: pyte
     assert len(rates) == 6
     assert rates == sorted(rates, reverse=True)
     assert rates[2] >= 29.7 > rates[3]
-    results.show(record)
+    summary.show(record)
     lines = capsys.readouterr().out.splitlines()
     here = next(number for number, line in enumerate(lines) if "this result" in line)
     assert "Contextual-KTO-Mistral-PairRM" in lines[here - 1]

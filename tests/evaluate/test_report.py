@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from report_rows import evaluation, rows
 
-from kto_release.evaluate.judged import Judged
-from kto_release.evaluate.pictures import Mark, histogram, whiskers
-from kto_release.evaluate.report import comparable, facts, length_bins, pictures, render_report, write_report
-from kto_release.evaluate.results import variance_in_words
+from kto_release.evaluate.report.page import comparable, facts, length_bins, pictures, render_report, write_report
+from kto_release.evaluate.report.pictures import Mark, histogram, whiskers
+from kto_release.evaluate.report.summary import variance_in_words
+from kto_release.judges.rows import Judged
 from kto_release.records import EvalRecord, Interval
 
 NASTY = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1> & \u2028 ]]> <!-- \"'"

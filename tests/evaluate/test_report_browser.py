@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from report_rows import evaluation, rows
 
-from kto_release.evaluate.report import write_report
+from kto_release.evaluate.report.page import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1><svg onload=window.pwned=1>"

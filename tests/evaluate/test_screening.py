@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kto_release.evaluate.screening import KINDS, Screening, repeated_share, screen
+from kto_release.evaluate.scoring.screening import KINDS, Screening, repeated_share, screen
 
 ESSAY = (
     "The sea is blue because water absorbs the long waves of light and scatters the short ones back to the eye. "

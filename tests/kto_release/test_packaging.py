@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("train", "evaluate", "release", "templates", "model_cards", "recipes")
+STAGES = ("templates", "feedback", "engines", "judges", "train", "evaluate", "release", "model_cards", "recipes")
 PYPROJECT = ROOT / "pyproject.toml"
 
 
@@ -51,7 +51,7 @@ def test_no_stage_is_a_top_level_package(tmp_path):
     program = (
         "import importlib.util, pathlib, sys\n"
         f"root = pathlib.Path({str(ROOT)!r})\n"
-        "for name in ('train', 'evaluate', 'release', 'templates', 'model_cards', 'recipes'):\n"
+        f"for name in {STAGES!r}:\n"
         "    spec = importlib.util.find_spec(name)\n"
         "    assert spec is None or not spec.origin or not pathlib.Path(spec.origin).is_relative_to(root), name\n"
     )
@@ -91,7 +91,7 @@ def test_the_wheel_alone_runs(wheel, tmp_path):
         archive.extractall(tmp_path / "site")
     program = (
         "import pathlib, kto_release, kto_release.recipes\n"
-        "from kto_release.recipe import load_recipe\n"
+        "from kto_release.recipe_file import load_recipe\n"
         "folder = pathlib.Path(kto_release.recipes.__file__).parent\n"
         "print(load_recipe(folder / 'quickstart.yaml').name, folder.parent.parent.name)\n"
     )

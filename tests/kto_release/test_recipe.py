@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from kto_release import recipe as recipe_module
 from kto_release import schema
 from kto_release.errors import RecipeError
-from kto_release.recipe import Section, load_recipe
+from kto_release.recipe import Section
+from kto_release.recipe_file import load_recipe
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = {"name": "x", "model": {"base": "org/model"}, "data": {"source": "org/data", "partitions": ["one"]}}

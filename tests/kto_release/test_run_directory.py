@@ -5,9 +5,10 @@ import os
 
 import pytest
 
+from kto_release.digests import weights_digest
 from kto_release.errors import RunError
+from kto_release.files import append_jsonl, read_jsonl, read_record, write_atomically, write_record
 from kto_release.records import Interval
-from kto_release.run import append_jsonl, read_jsonl, read_record, weights_digest, write_atomically, write_record
 
 INTERVAL = Interval(value=0.5, low=0.4, high=0.6, n=10, method="Wilson")
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from kto_release.feedback.partitions import find_partitions, read
 from kto_release.recipe import DataSection
-from kto_release.train.feedback import find_partitions, read
 
 FOLDER = Path(str(files("kto_release.recipes"))) / "quickstart"
 PARTITIONS = ["iteration-1", "iteration-2", "iteration-3"]

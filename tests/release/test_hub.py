@@ -8,7 +8,7 @@ from fake_hub import FakeHub
 from releases import DIGEST, STAGING, TARGET, TOKEN, history, sha256_by_path, write_bundle
 
 from kto_release.errors import HubError, ReleaseError
-from kto_release.release.hub import push
+from kto_release.release.hub.push import push
 
 
 def test_a_release_arrives_whole_in_one_commit_to_main(hub: FakeHub, bundle: Path) -> None:

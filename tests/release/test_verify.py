@@ -13,11 +13,11 @@ from releases import sha256_by_path
 from run_builder import build_run
 
 from kto_release.errors import HubError, ReleaseError
+from kto_release.files import write_record
 from kto_release.release import Options, publish, verify
 from kto_release.release.manifest import list_files, read_manifest
 from kto_release.release.signing import SignWith, Trust
 from kto_release.release.verify import Checked, check_release
-from kto_release.run import write_record
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_a_release_with_alpaca_evals_scores(shared_data: Path, tmp_path: Path, t
     """With AlpacaEval's 805 real judgements: no instruction or reference answer is in the release, both rates come
     again from what is, and both are in the metadata and in .eval_results/.
     """
-    from kto_release.evaluate.annotations import read_annotations, score_annotations
+    from kto_release.evaluate.score_file import read_annotations, score_annotations
 
     source = shared_data / "alpaca_eval" / "annotations" / "claude-2.1.json.xz"
     data = shared_data / "alpaca_eval" / "hub" / "df_gamed.csv"

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kto_release.digests import weights_digest
 from kto_release.errors import ReleaseError
 from kto_release.records import WeightFacts
 from kto_release.release.weights import prepare_weights, problems
-from kto_release.run import weights_digest
 
 BASE = {
     "a.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.bfloat16),

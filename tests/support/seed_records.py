@@ -8,7 +8,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from kto_release.recipe import Recipe, load_recipe
+from kto_release.recipe import Recipe
+from kto_release.recipe_file import load_recipe
 from kto_release.records import EvalRecord, IterationRecord, WeightFacts
 from kto_release.release.facts import Architecture, CardFacts, PromptFacts, collect_facts
 from kto_release.release.licenses import CardLicense

@@ -159,7 +159,7 @@ def test_a_run_of_another_recipe(call, tmp_path, tiny_model):
     recipe = write_recipe(tmp_path, tiny_model)
     saved = tmp_path / "runs" / "small" / "recipe.yaml"
     saved.parent.mkdir(parents=True)
-    from kto_release.recipe import load_recipe
+    from kto_release.recipe_file import load_recipe
 
     saved.write_text(yaml.safe_dump(load_recipe(recipe).dump()))
     code, error = call(recipe, "--set", "train.beta=0.5", "--set", "train.tokens_per_pack=128")
@@ -218,8 +218,8 @@ def test_compressed_feedback_is_read(tmp_path, tiny_model):
     """.jsonl.gz and .jsonl.zst hold the same rows as .jsonl."""
     import zstandard
 
-    from kto_release.recipe import load_recipe
-    from kto_release.train.feedback import find_partitions, read
+    from kto_release.feedback.partitions import find_partitions, read
+    from kto_release.recipe_file import load_recipe
 
     recipe = write_recipe(tmp_path, tiny_model)
     data = tmp_path / "data"

@@ -14,9 +14,11 @@ from torch.nn.modules.module import register_module_forward_pre_hook, register_m
 from torch.testing import assert_close
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from kto_release.digests import file_sha256
 from kto_release.errors import RecipeError, RunError
-from kto_release.recipe import load_recipe
-from kto_release.run import Run, file_sha256, read_jsonl
+from kto_release.files import read_jsonl
+from kto_release.recipe_file import load_recipe
+from kto_release.run import Run
 from kto_release.train import train
 
 NAMES = ("train/rewards/chosen", "train/rewards/margins", "train/kl/raw", "train/logps/rejected", "train/grad_norm")

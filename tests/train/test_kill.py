@@ -9,7 +9,8 @@ import time
 import pytest
 from feedback_files import write_recipe
 
-from kto_release.run import file_sha256, read_jsonl
+from kto_release.digests import file_sha256
+from kto_release.files import read_jsonl
 
 POINTS = int(os.environ.get("KTO_RELEASE_KILL_POINTS", "2"))
 """How many random instants; more with the environment variable."""

@@ -12,7 +12,7 @@ from feedback_files import write_recipe
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from kto_release.run import read_jsonl
+from kto_release.files import read_jsonl
 
 TORCHRUN = Path(sys.executable).parent / "torchrun"
 FSDP2 = [sys.executable, str(Path(__file__).parents[1] / "support" / "fsdp_on_cpu.py")]

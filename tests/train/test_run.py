@@ -9,8 +9,10 @@ import torch
 from feedback_files import pair, write_jsonl, write_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from kto_release.recipe import load_recipe
-from kto_release.run import Run, file_sha256, read_jsonl
+from kto_release.digests import file_sha256
+from kto_release.files import read_jsonl
+from kto_release.recipe_file import load_recipe
+from kto_release.run import Run
 from kto_release.train import train
 from kto_release.train.plan import work_of
 from kto_release.train.tokens import Tokens

@@ -4,9 +4,9 @@ import pytest
 from feedback_files import write_jsonl, write_recipe
 from transformers import AutoTokenizer
 
-from kto_release.recipe import load_recipe
+from kto_release.recipe_file import load_recipe
 from kto_release.run import Run
-from kto_release.train.chain import prepare
+from kto_release.train.inputs import prepare
 
 LONG = "the cat sat on the mat and the dog by the door " * 4
 ROWS = [

@@ -8,7 +8,7 @@ from feedback_files import pair, write_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import KTOConfig, KTOTrainer
 
-from kto_release.recipe import load_recipe
+from kto_release.recipe_file import load_recipe
 from kto_release.run import Run
 from kto_release.train import train
 from kto_release.train.logprobs import branch_logprobs, teach_trees

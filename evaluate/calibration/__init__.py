@@ -1,0 +1,1 @@
+"""`kto-release eval --calibrate`: what a judge's numbers mean on the official scale."""

@@ -1,0 +1,236 @@
+"""report.html: one file that works offline, with the scores as pictures and every judgement to be read.
+
+Model text is data in it: a block of JSON in which no tag can end or begin, put on the page as text by a script whose
+hash the page's own security policy names, so that no other script runs.
+"""
+
+import base64
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kto_release import __version__
+from kto_release.evaluate.report.pictures import Mark, histogram, length_plot, whiskers
+from kto_release.evaluate.report.summary import variance_in_words
+from kto_release.evaluate.scoring.intervals import percentile_interval, resamples, win_rate_replicates
+from kto_release.evaluate.scoring.leaderboard import neighbours
+from kto_release.evaluate.scoring.screening import KINDS
+from kto_release.files import write_atomically
+from kto_release.judges.rows import Judged
+from kto_release.records import EvalRecord, Interval
+
+REPORT = "report.html"
+BINS = 8
+BIN_RESAMPLES = 1000
+FEWEST = 10
+"""Rows below which a bin would show nothing but noise."""
+
+
+def write_report(
+    folder: Path,
+    record: EvalRecord,
+    rows: Sequence[Judged],
+    *,
+    flags: Sequence[Sequence[str]] = (),
+    earlier: Sequence[EvalRecord] = (),
+    compared: Sequence[str] = (),
+) -> Path:
+    """Write report.html into `folder` and return its path.
+
+    `rows` are all judged rows, the failed ones too; `flags` the kinds of screening that each was flagged with.
+    `earlier` are other evaluations of the run: those of the same instructions, reference and judge are shown beside
+    this one, all others are left out, since their scores can't be compared. `compared` are sentences on the paired
+    differences.
+    """
+    path = folder / REPORT
+    write_atomically(path, render_report(record, rows, flags=flags, earlier=earlier, compared=compared))
+    return path
+
+
+def render_report(
+    record: EvalRecord,
+    rows: Sequence[Judged],
+    *,
+    flags: Sequence[Sequence[str]] = (),
+    earlier: Sequence[EvalRecord] = (),
+    compared: Sequence[str] = (),
+) -> str:
+    """The text of report.html."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    style, script = _asset("report.css"), _asset("report.js")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    # Markup: our own files, our own pictures (which escape their labels), and JSON without any "<".
+    return environment.from_string(_asset("report.html")).render(
+        record=record,
+        who=name_of(record),
+        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; "
+        "form-action 'none'",
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        data=Markup(_data(record, rows, flags)),  # noqa: S704
+        pictures=[(title, note, Markup(svg)) for title, note, svg in pictures(record, rows, earlier)],  # noqa: S704
+        compared=compared,
+        neighbours=neighbours(record),
+        facts=facts(record),
+        doubts=[reason for reason in record.unreliable_because if not reason.startswith("gamed: ")],
+        kinds=KINDS,
+        version=__version__,
+    )
+
+
+def name_of(record: EvalRecord) -> str:
+    """Whose answers were judged."""
+    if record.model is not None:
+        return record.model.name
+    return record.answers_by or "recorded answers"
+
+
+def comparable(record: EvalRecord, other: EvalRecord) -> bool:
+    """Whether two scores are on one scale: the same instructions, reference, and judge in everything."""
+    return (record.instructions_sha256, record.reference_sha256, record.judge) == (
+        other.instructions_sha256,
+        other.reference_sha256,
+        other.judge,
+    )
+
+
+def pictures(record: EvalRecord, rows: Sequence[Judged], earlier: Sequence[EvalRecord]) -> list[tuple[str, str, str]]:
+    """Title, note and SVG of each picture that the record and its rows allow."""
+    found = []
+    names = {"win_rate": "win rate", "length_controlled_winrate": "length-controlled"}
+    rates = [Mark(names[key], record.intervals[key], key == "win_rate") for key in names if key in record.intervals]
+    if rates:
+        found.append(("Score", "95% intervals by bootstrap over instructions.", whiskers(rates, "score with interval")))
+    same = _models(record, earlier)
+    if len(same) > 1:
+        note = "Win rates under this judge. Overlapping intervals: compare pairwise, with kto-release eval --compare."
+        found.append(("Against the other models of this run", note, whiskers(same, "win rates of the run's models")))
+    if len(record.by_dataset) > 1:
+        parts = [Mark(f"{name} ({interval.n})", interval) for name, interval in record.by_dataset.items()]
+        found.append(("By data set", "Win rate within each collection (its size).", whiskers(parts, "by data set")))
+    scored = [
+        (len(row.output) - len(row.reference), 100 * (row.preference - 1)) for row in rows if row.preference is not None
+    ]
+    if len(scored) >= FEWEST:
+        note = "Each point is an answer; dots are means of bins with their 95% intervals."
+        plot = length_plot(scored, length_bins(scored), "preference against length difference")
+        found.append(("Win rate against length difference", note, plot))
+        note = "A judge that is never sure, or always, tells little."
+        found.append(("How sure the judge is", note, histogram([percent for _, percent in scored], "preferences")))
+    return found
+
+
+def _models(record: EvalRecord, earlier: Sequence[EvalRecord]) -> list[Mark]:
+    """This model and the run's others on the same scale, in the order of the iterations."""
+    by_name = {name_of(one): one for one in earlier if comparable(record, one) and one.model is not None}
+    by_name[name_of(record)] = record
+
+    def age(name: str) -> tuple[int, str]:
+        number = name.removeprefix("iteration-")
+        return (int(number) if number.isdigit() else 0), name
+
+    return [
+        Mark(name, by_name[name].intervals["win_rate"], name == name_of(record))
+        for name in sorted(by_name, key=age)
+        if "win_rate" in by_name[name].intervals
+    ]
+
+
+def length_bins(points: Sequence[tuple[float, float]]) -> list[tuple[float, Interval]]:
+    """Mean preference of bins of about equal size along the length difference, each with its interval."""
+    ordered = sorted(points)
+    count = max(1, min(BINS, len(ordered) // FEWEST))
+    edges = [round(number * len(ordered) / count) for number in range(count + 1)]
+    found = []
+    for first, last in itertools.pairwise(edges):
+        difference, percent = (np.array(part, float) for part in zip(*ordered[first:last], strict=True))
+        replicates = win_rate_replicates(percent / 100 + 1, resamples(len(percent), BIN_RESAMPLES, seed=0))
+        wins = float(percent.sum() / 100)
+        found.append(
+            (
+                float(np.median(difference)),
+                percentile_interval(float(percent.mean()), replicates, len(percent), wins=wins),
+            )
+        )
+    return found
+
+
+def facts(record: EvalRecord) -> list[tuple[str, str]]:
+    """What else determines the score, and what the judge was like."""
+    made, judge = record.generation, record.judge
+    both = "both orders" if judge.swap else "one order"
+    found = [
+        ("score", record.score),
+        ("finished", record.finished),
+        ("instructions", f"{record.instructions}, digest {record.instructions_sha256[:16]}…"),
+        ("reference", f"{record.reference}, digest {record.reference_sha256[:16]}…"),
+        ("judge", f"{judge.model} ({judge.kind}), {both}, prompt {judge.prompt} {judge.prompt_sha256[:16]}…"),
+        ("scored", f"{record.n_total:,}; {record.n_missing:,} missing, {record.n_failed:,} failed"),
+        ("discrete win rate", _shown(record.discrete_win_rate, "{:.2f}%")),
+        ("standard error of the win rate", _shown(record.standard_error)),
+        ("mean length of the answers", _shown(record.avg_length, "{:,} characters")),
+        ("preference for the first place", _shown(record.position_bias, "{:+.1%}")),
+        ("the same answer favoured in both orders", _shown(record.self_consistency, "{:.1%}")),
+        ("probability on the answer letters", _mass(record)),
+        ("variance of the win rate", variance_in_words(record.variance)),
+    ]
+    if made is not None:
+        settings = f"temperature {made.temperature:g}, top-p {made.top_p:g}, at most {made.max_tokens:,} tokens"
+        found.append(("answers", f"{made.engine} {made.engine_version} in {made.dtype}, {settings}, seed {made.seed}"))
+    if record.no_length_control:
+        found.append(("no length-controlled rate", record.no_length_control))
+    found += [(f"flagged: {KINDS.get(kind, kind)}", f"{count:,}") for kind, count in record.screening.items() if count]
+    return found
+
+
+def _shown(value: float | None, form: str = "{:.3g}") -> str:
+    return "not measured" if value is None else form.format(value)
+
+
+def _mass(record: EvalRecord) -> str:
+    if record.answer_mass is None:
+        return "not measured"
+    return ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in record.answer_mass.items())
+
+
+def _data(record: EvalRecord, rows: Sequence[Judged], flags: Sequence[Sequence[str]]) -> str:
+    """The rows as JSON that can stand in a script element: without "<" no tag can end it."""
+    plain: dict[str, Any] = {
+        "model": name_of(record),
+        "reference": record.reference,
+        "kinds": KINDS,
+        "rows": [
+            {
+                "instruction": row.instruction,
+                "dataset": row.dataset,
+                "output": row.output,
+                "reference": row.reference,
+                "preference": row.preference,
+                "orders": list(row.preferences),
+                "mass": row.mass,
+                "failure": row.failure,
+                "sample": row.sample,
+                "flags": list(flags[number]) if number < len(flags) else [],
+            }
+            for number, row in enumerate(rows)
+        ],
+    }
+    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__ or "kto_release.evaluate").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""From judged rows to scores: AlpacaEval's own arithmetic, and how sure each number is."""

@@ -1,0 +1,72 @@
+"""The question as messages: a judge's prompt, with the instruction and the two answers filled in.
+
+A prompt is text in AlpacaEval's form: turns between <|im_start|> and <|im_end|>, with {instruction}, {output_1} and
+{output_2}. The turns are told apart first and filled afterwards, in one pass, so nothing that a model wrote can be read
+as a turn or as another place to fill. Filled this way, the official prompt gives alpaca_eval's own messages.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from kto_release.digests import sha256_of
+from kto_release.errors import JudgeError
+from kto_release.evaluate.scoring.alpaca import official_prompt
+
+LETTERS = ("m", "M")
+"""What a judge answers with: the first output is m, the second M."""
+TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
+PLACE = re.compile(r"\{(instruction|output_1|output_2)\}")
+FOREIGN_MARKS = re.compile(r"<\|[^|<>\s]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>")
+"""Text that some model's tokenizer takes for the structure of a conversation."""
+
+
+class JudgePrompt(NamedTuple):
+    """A prompt, taken apart into its turns."""
+
+    name: str
+    """"alpaca_eval", or the file's name without its suffix."""
+    sha256: str
+    turns: tuple[tuple[str, str], ...]
+    """Role and unfilled text of each."""
+
+    def fill(self, instruction: str, first: str, second: str) -> list[dict[str, str]]:
+        """Messages with role and content."""
+        values = {"instruction": instruction, "output_1": first, "output_2": second}
+        return [
+            {"role": role, "content": PLACE.sub(lambda match: values[match[1]], content)}
+            for role, content in self.turns
+        ]
+
+    @property
+    def characters(self) -> int:
+        """Length without what is filled in."""
+        return sum(len(PLACE.sub("", content)) for _, content in self.turns)
+
+
+def load_prompt(name: str) -> JudgePrompt:
+    """The prompt "alpaca_eval", read from the alpaca_eval package as data, or one from a file.
+
+    Raises `JudgeError` where there is no such file, or it is not in AlpacaEval's form.
+    """
+    if name == "alpaca_eval":
+        text = official_prompt()
+    else:
+        path = Path(name)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise JudgeError(
+                f"the judge's prompt {name!r} can't be read: {getattr(error, 'strerror', None) or error}",
+                expected='"alpaca_eval", or a text file in its form',
+            ) from None
+        name = path.stem
+    turns = tuple((match[1], match[2].strip()) for match in TURN.finditer(text))
+    places = {place for _, content in turns for place in PLACE.findall(content)}
+    if places != {"instruction", "output_1", "output_2"} or TURN.sub("", text).strip() or turns[-1][0] != "user":
+        raise JudgeError(
+            f"the judge's prompt {name!r} is not in AlpacaEval's form",
+            expected="turns between <|im_start|>role and <|im_end|>, the last one the user's, and in them "
+            "{instruction}, {output_1} and {output_2}",
+        )
+    return JudgePrompt(name, sha256_of([list(turn) for turn in turns]), turns)

@@ -1,0 +1,69 @@
+"""Judgements that exist already, in alpaca_eval's annotations.json format: asked again, and answered from the file."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from kto_release.digests import sha256_of
+from kto_release.evaluate.score_file import official_judge_facts, read_annotations
+from kto_release.evaluate.scoring import alpaca
+from kto_release.judges import Done, Failure, Question, Verdict
+from kto_release.judges.rows import Judged
+from kto_release.positions import collapsed
+from kto_release.recipe import RecordedJudge as Section
+from kto_release.records import JudgeFacts
+
+
+class RecordedJudge:
+    """See `Judge`. Raises `DataError` or `ScoreError` where the file holds no judgements."""
+
+    beside = False
+
+    def __init__(self, section: Section) -> None:
+        found = read_annotations(Path(section.path))
+        self._rows = {collapsed(row.instruction): row for row in found.rows}
+        self.facts = (
+            official_judge_facts()
+            if (found.annotator, found.reference) == (alpaca.OFFICIAL_JUDGE, alpaca.OFFICIAL_REFERENCE)
+            else JudgeFacts(
+                kind="recorded",
+                model=section.model,
+                name=section.model.rsplit("/", 1)[-1],
+                endpoint=None,
+                prompt="as recorded",
+                prompt_sha256=sha256_of(found.annotator or section.model),
+                swap=False,
+                parameters={},
+                official=False,
+            )
+        )
+        rows = [[row.instruction, row.reference, row.output, row.preference] for row in found.rows]
+        self.determines = {"judge": self.facts.name, "rows": sha256_of(rows)}
+
+    def affords(self, *_: int) -> bool:
+        """See `Judge`. It costs nothing."""
+        return True
+
+    def prepare(self, questions: int, characters: int) -> None:
+        """See `Judge`. Nothing is asked of anyone."""
+
+    def ask(self, questions: Iterable[Question], done: Done) -> None:
+        """See `Judge`. A judgement of other answers than these is none."""
+        for question in questions:
+            row = self._rows.get(collapsed(question.instruction))
+            reference, answer = question.first, question.second
+            if question.order == "answer_first":
+                reference, answer = answer, reference
+            if row is None:
+                done(question, Failure("no judgement is recorded for this instruction"))
+            elif (row.reference, row.output) != (reference, answer):
+                done(question, Failure("the judgement that is recorded is of other answers"))
+            else:
+                done(question, _verdict(row, question))
+
+
+def _verdict(row: Judged, question: Question) -> Verdict | Failure:
+    if row.preference is None:
+        return Failure(row.failure or "the judgement that is recorded failed")
+    # Exact in floating point, so the preference comes back to the last digit.
+    first = 2 - row.preference if question.order == "reference_first" else row.preference - 1
+    return Verdict(first, row.mass)

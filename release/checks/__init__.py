@@ -1,0 +1,1 @@
+"""The checks of a release, a file for each subject."""

@@ -1,0 +1,1 @@
+"""The Hub: what is sent, what it holds, and how it fails."""

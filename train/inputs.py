@@ -1,0 +1,156 @@
+"""What all iterations of a run share: the initial model, its tokenizer with the template, every partition's tokens."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kto_release import console
+from kto_release.digests import file_sha256, sha256_of, weights_digest
+from kto_release.errors import RunError
+from kto_release.feedback.partitions import Partition, find_partitions, input_digests
+from kto_release.models import LocalModel, load_tokenizer, locate, stored_weights
+from kto_release.records import ModelFacts, PartitionFacts
+from kto_release.run import Run
+from kto_release.templates import Template, eos_ids, load_template, set_template
+from kto_release.templates.contract import check_contract
+from kto_release.train.tokens import ALPACA_EVAL, Tokens, tokenize, with_overlaps
+
+LABELS = ("desirable", "undesirable")
+
+
+class Chain(NamedTuple):
+    """Everything that exists before the first step."""
+
+    run: Run
+    base: LocalModel
+    initial: ModelFacts
+    tokenizer: Any
+    template: Template
+    partitions: list[Partition]
+    tokens: list[Tokens]
+    facts: list[PartitionFacts]
+    held_out: Tokens | None
+
+
+def open_tokenizer(run: Run, base: LocalModel) -> tuple[Any, Template]:
+    """The base model's tokenizer with the recipe's chat template in it; `check_contract` has yet to prove them."""
+    tokenizer = load_tokenizer(base, trust_remote_code=run.recipe.model.trust_remote_code)
+    template = load_template(run.recipe.model.template, tokenizer)
+    set_template(tokenizer, template)
+    return tokenizer, template
+
+
+def prepare(run: Run) -> Chain:
+    """Find the model and the feedback, tokenize all partitions, and check that nothing changed since the run began."""
+    recipe = run.recipe
+    base = locate(recipe.model.base, recipe.model.revision)
+    tokenizer, template = open_tokenizer(run, base)
+    check_contract(tokenizer, template, eos_ids(base.path))  # after training it would be too late
+    found = find_partitions(recipe.data)
+    every = {f"iteration {number}": partition for number, partition in enumerate(found.iterations, 1)}
+    if found.held_out is not None:
+        every["held out"] = found.held_out
+    _check_inputs(run, found.iterations)
+    stored = stored_weights(base.path)
+    initial = ModelFacts(
+        name=base.name,
+        hub_id=base.hub_id,
+        revision=base.revision,
+        path=None,
+        sha256=weights_digest(base.path),
+        dtype=stored.dtype,
+        parameters=stored.parameters,
+    )
+    tokens = {}
+    for name, partition in every.items():
+        folder = run.path / ("held-out" if name == "held out" else name.replace(" ", "-")) / "tokens"
+        key = sha256_of(
+            {
+                "inputs": input_digests(partition),
+                "only": _digest_of(partition.only),
+                "without": _digest_of(partition.without),
+                "format": [recipe.data.format, recipe.data.score_threshold, recipe.data.max_rows],
+                "template": template.sha256,
+                "tokenizer": _tokenizer_digest(base.path),
+                "max_length": recipe.train.max_length,
+                "truncate": recipe.train.truncate,
+            }
+        )
+        tokens[name] = tokenize(folder, partition, recipe.data, recipe.train, tokenizer, key)
+    facts = with_overlaps(tokens)
+    show_feedback(facts)
+    names = [name for name in every if name != "held out"]
+    return Chain(
+        run,
+        base,
+        initial,
+        tokenizer,
+        template,
+        found.iterations,
+        [tokens[name] for name in names],
+        [facts[name] for name in names],
+        tokens.get("held out"),
+    )
+
+
+def _digest_of(digests: frozenset[bytes] | None) -> str | None:
+    return None if digests is None else sha256_of(sorted(digest.hex() for digest in digests))
+
+
+def _tokenizer_digest(folder: Path) -> str:
+    names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
+    return sha256_of({name: file_sha256(folder / name) for name in names if (folder / name).exists()})
+
+
+def _check_inputs(run: Run, partitions: list[Partition]) -> None:
+    """Refuse where the feedback of a finished iteration is no longer what it was trained on."""
+    from kto_release.train.plan import read_plan
+
+    for number, partition in enumerate(partitions, 1):
+        plan = read_plan(run.iteration(number))
+        inputs = input_digests(partition)
+        if plan is None or plan.inputs == inputs:
+            continue
+        changed = sorted(
+            name for name in plan.inputs.keys() | inputs.keys() if plan.inputs.get(name) != inputs.get(name)
+        )
+        raise RunError(
+            f"the feedback of iteration {number} changed since it began: {', '.join(changed)}",
+            todo="restore it, or give the recipe another name and start afresh",
+        )
+
+
+def show_feedback(facts: dict[str, PartitionFacts]) -> None:
+    """What was read, per label, and what to know about it before the first step."""
+    rows = []
+    for name, partition in facts.items():
+        dropped = [sum(getattr(c, label) for c in partition.dropped.values()) for label in LABELS]
+        kept, cut = ([getattr(counts, label) for label in LABELS] for counts in (partition.kept, partition.truncated))
+        per_label = [" / ".join(map(str, counts)) for counts in (kept, dropped, cut)]
+        rows.append(
+            [name, partition.name, partition.prompts, *per_label, partition.duplicates, f"{partition.tokens:,}"]
+        )
+    columns = ["", "partition", "prompts", "kept", "dropped", "cut", "twice", "tokens"]
+    console.table("Feedback (liked / disliked)", columns, rows)
+    shares = list(next(iter(facts.values())).lengths)
+    console.table(
+        "Tokens of a prompt with its answer, at percentiles",
+        ["", *(f"{share}%" for share in shares), "longest"],
+        [[name, *partition.lengths.values(), partition.longest] for name, partition in facts.items()],
+    )
+    for name, partition in facts.items():
+        _warn(name, partition)
+
+
+def _warn(name: str, partition: PartitionFacts) -> None:
+    for reason, counts in partition.dropped.items():
+        console.warn(f"{name}: {counts.desirable} liked and {counts.undesirable} disliked answers dropped: {reason}")
+    if not partition.kept.desirable or not partition.kept.undesirable:
+        missing = "liked" if not partition.kept.desirable else "disliked"
+        console.warn(f"{name}: there is no {missing} answer; KTO then has nothing to weigh the other kind against")
+    for other, count in partition.overlaps.items():
+        if count and other == ALPACA_EVAL:
+            console.warn(
+                f"{name}: {count} prompts are instructions of AlpacaEval; its score would not be one of unseen"
+            )
+        elif count and (other == "held out" or name < other):
+            console.warn(f"{name} shares {count} prompts with {other}")
