@@ -73,7 +73,7 @@ def test_importing_and_fitting_leave_no_trace(tmp_path: Path) -> None:
     program = f"""
 import logging, os, pathlib, warnings
 import sklearn
-from kto_release.evaluate import alpaca
+from kto_release.evaluate.scoring import alpaca
 from kto_release.evaluate.scoring.length_data import read_lc_data
 def state():
     root = logging.getLogger()
