@@ -5,12 +5,27 @@ of a recipe are reported at once. `recipes/schema.json` is generated from these 
 """
 
 import datetime as dt
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from enum import Enum
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 NOT_IDENTITY = {"identity": False}
 """Marks a field that changes how fast or how visibly a run trains, never what comes out of it."""
+
+
+class Beside(Enum):
+    """Marks a text that may name a file beside the recipe: `recipe_file` then makes its path absolute."""
+
+    FILE = "by a file's ending, or ./ or ../ at its start"
+    EXISTING = "the same, or by existing there"
+
+
+FileName = Annotated[str, Beside.FILE]
+"""A file's name, or something else (a Hub id, a split, a template's name) that looks like none."""
+Location = Annotated[str, Beside.EXISTING]
+"""A Hub id, or a file or folder."""
 
 
 class Section(BaseModel):
@@ -22,11 +37,11 @@ class Section(BaseModel):
 class ModelSection(Section):
     """The model that the run starts from."""
 
-    base: str
+    base: Location
     """Hub id or local folder of the initial model."""
     revision: str | None = None
     """Branch, tag or commit of `base` on the Hub; null takes main, and the commit found is recorded."""
-    template: str = "base"
+    template: FileName = "base"
     """Chat template: a name in templates/ (tulu_v2, chatml, zephyr, mistral, llama3), a .jinja file, or "base" to
     keep the base model's own."""
     trust_remote_code: bool = False
@@ -36,15 +51,15 @@ class ModelSection(Section):
 class DataSection(Section):
     """The feedback."""
 
-    source: str | list[str]
+    source: Location | list[Location]
     """Hub data set id, or file or glob of .jsonl, .json or .parquet (also .gz, .zst), or several of them."""
     revision: str | None = None
     """Branch, tag or commit of a Hub data set; null takes main, and the commit found is recorded."""
-    partitions: list[str] | int
+    partitions: list[FileName] | int
     """One partition per iteration: names of splits, or of files; or a number to cut one split into that many parts."""
     split: str = "train"
     """The split that is cut where `partitions` is a number. Ignored for files."""
-    held_out: str | float | None = None
+    held_out: FileName | float | None = None
     """Feedback never trained on: a split, a file, or the share (0 to 0.5) of prompts to hold out; null: none."""
     format: Literal["auto", "pairs", "labels", "scores", "sharegpt"] = "auto"
     """Layout of a row; "auto" tells it from the columns."""
@@ -224,7 +239,7 @@ class OpenAIJudge(Section):
     """Name of the environment variable that holds the key."""
     azure_api_version: str | None = None
     """Set for Azure OpenAI: its API version; base_url is then the Azure endpoint."""
-    prompt: str = "alpaca_eval"
+    prompt: FileName = "alpaca_eval"
     """"alpaca_eval" (the official prompt of AlpacaEval 2.0) or a file in the same form."""
     swap: bool = False
     """Ask in both orders and average: twice the price, no position bias."""
@@ -249,11 +264,11 @@ class LocalJudge(Section):
 
     kind: Literal["local"]
     """A model on this machine."""
-    model: str
+    model: FileName
     """Hub id or local folder; "initial" is the run's own initial model."""
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
-    prompt: str = "alpaca_eval"
+    prompt: FileName = "alpaca_eval"
     """"alpaca_eval" (the official prompt of AlpacaEval 2.0) or a file in the same form."""
     swap: bool = True
     """Ask in both orders and average."""
@@ -268,7 +283,7 @@ class RecordedJudge(Section):
     """A file."""
     model: str
     """The judge that made them: it names the score."""
-    path: str
+    path: FileName
     """The file: .json, .json.xz or .json.gz."""
 
 
@@ -278,9 +293,9 @@ Judge = Annotated[OpenAIJudge | LocalJudge | RecordedJudge, Field(discriminator=
 class EvalSection(Section):
     """AlpacaEval 2.0, under a judge that is part of the score's name."""
 
-    prompts: str = "alpaca_eval"
+    prompts: FileName = "alpaca_eval"
     """"alpaca_eval" (the 805 instructions, from the Hub at the pinned revision) or a JSON file in its format."""
-    reference: str = "auto"
+    reference: FileName = "auto"
     """What answers are compared with: "alpaca_eval" (its stored outputs), "initial" (the initial model's answers), or a
     file in alpaca_eval's model_outputs.json format; "auto" is alpaca_eval for its instructions, else initial."""
     generation: GenerationSection = GenerationSection()
@@ -349,7 +364,7 @@ class ReleaseSection(Section):
     """Precision of the published (and evaluated) weights; "base" is the base model's."""
     max_rounding_loss: float = Field(default=0.5, ge=0, le=1)
     """Largest share of the training that rounding to `dtype` may lose."""
-    template: str | None = None
+    template: FileName | None = None
     """Publish with another chat template than the one trained with; needs --replace-template."""
     title: str | None = None
     """The card's heading; null: the recipe's name."""
@@ -374,7 +389,7 @@ class ReleaseSection(Section):
     are registered there; the card has them in any case."""
     emissions: Emissions | None = None
     """Carbon emissions of the training, where somebody measured them; kto-release does not."""
-    citations: list[str] = []
+    citations: list[FileName] = []
     """Names in model_cards/citations/, or .bib files, beside KTO, HALOs, the base model's, the data's and
     AlpacaEval's."""
     tag: str | None = None
@@ -405,3 +420,11 @@ class Recipe(Section):
             if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("identity") is False:
                 del plain["train"][name]
         return plain
+
+
+def sections_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that an annotation holds, however deep: of a list, of a union, or itself."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from sections_of(part)

@@ -4,15 +4,16 @@ import difflib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from kto_release.errors import RecipeError
-from kto_release.recipe import LocalJudge, OpenAIJudge, Recipe, RecordedJudge
+from kto_release.recipe import Beside, Recipe, Section, sections_of
 
 FILE_SUFFIXES = {".json", ".jsonl", ".parquet", ".gz", ".zst", ".xz", ".jinja", ".bib", ".txt"}
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -88,87 +89,91 @@ def _number(value: Any) -> Any:
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
+    """A line for each key that is wrong; one that fits none of several types is told once."""
+    found: dict[tuple[str, str], list[str]] = {}
     for item in error.errors():
-        location = [part for part in item["loc"] if part not in ("openai", "local", "recorded")]
-        key = ".".join(map(str, location))
+        keys, section = _located(item["loc"])
+        key, said = ".".join(map(str, keys)), ""
         if item["type"] == "extra_forbidden":
-            known = _known_keys(item["loc"][:-1])
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-            yield f"{key}: unknown key; {hint}"
+            known = [*section.model_fields]
+            near = difflib.get_close_matches(str(keys[-1]), known, n=1)
+            said = (
+                f"unknown key; did you mean {near[0]!r}?"
+                if near
+                else f"unknown key; known here: {', '.join(sorted(known))}"
+            )
         elif item["type"] == "missing":
-            yield f"{key}: missing"
+            said = "missing"
         elif item["type"].startswith("model_") or item["type"] == "dict_type":
-            yield f"{key}: {item['input']!r} is not a section; it holds keys of its own"
+            said = f"{item['input']!r} is not a section; it holds keys of its own"
+        if said:
+            found[key, said] = []
         else:
-            yield f"{key}: {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
+            reasons = found.setdefault((key, repr(item["input"])), [])
+            reasons.append(item["msg"].removeprefix("Value error, "))
+    for (key, said), reasons in found.items():
+        if any(other.startswith(f"{key}.") for other, _ in found):
+            continue  # of a union: the member that fits but for a part of it says more
+        yield f"{key}: {said}" + (f": {', or: '.join(dict.fromkeys(reasons))}" if reasons else "")
 
 
-def _known_keys(location: Sequence[str | int]) -> list[str]:
+def _located(location: Sequence[str | int]) -> tuple[list[str | int], type[BaseModel]]:
+    """The keys of a location, and the section that holds the last of them.
+
+    Between the keys pydantic names the member of a union that it tried: these are left out.
+    """
+    keys: list[str | int] = []
     section: type[BaseModel] = Recipe
+    members: list[type[BaseModel]] = [Recipe]
+    plain_dict = False
     for part in location:
-        if part in section.model_fields:
-            candidates = _sections(section.model_fields[str(part)].annotation)
-            if not candidates:
-                return []
-            section = candidates[0]
-        else:
-            tagged = [
-                c
-                for c in (OpenAIJudge, LocalJudge, RecordedJudge)
-                if part in get_args(c.model_fields["kind"].annotation)
-            ]
-            section = tagged[0] if tagged else section
-    return list(section.model_fields)
+        tagged = [member for member in members if len(members) > 1 and part in _kinds(member)]
+        if tagged:
+            members = tagged
+        elif isinstance(part, int) or plain_dict:
+            keys.append(part)
+        elif members:
+            keys.append(part)
+            section = members[0]
+            field = section.model_fields.get(part)
+            members = [*sections_of(field.annotation)] if field else []
+            plain_dict = field is not None and _is_dict(field.annotation)
+    return keys, section
 
 
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for part in get_args(annotation) for found in _sections(part)]
+def _kinds(section: type[BaseModel]) -> tuple[Any, ...]:
+    return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
 
 
-def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Paths that exist beside the recipe become absolute; everything else (Hub ids, splits) stays as it is."""
+def _is_dict(annotation: Any) -> bool:
+    return get_origin(annotation) is dict or any(_is_dict(part) for part in get_args(annotation))
 
-    def absolute(text: str, *, by_existing: bool = False) -> str:
-        is_file = Path(text).suffix in FILE_SUFFIXES or text.startswith(("./", "../"))
-        if Path(text).is_absolute() or not (is_file or (by_existing and (folder / text).exists())):
-            return text
-        # Not resolve(): a glob pattern is no path, and a link's own name is what the user wrote.
-        return os.path.normpath(folder / text)
 
-    def source(text: str) -> str:
-        return absolute(text, by_existing=True)
-
-    data, evaluation = recipe.data, recipe.eval
-    sources = source(data.source) if isinstance(data.source, str) else [source(text) for text in data.source]
-    partitions = data.partitions if isinstance(data.partitions, int) else [absolute(text) for text in data.partitions]
-    held_out = absolute(data.held_out) if isinstance(data.held_out, str) else data.held_out
-    judge = evaluation.judge
-    if isinstance(judge, RecordedJudge):
-        judge = judge.model_copy(update={"path": absolute(judge.path)})
-    elif judge is not None:
-        judge = judge.model_copy(update={"prompt": absolute(judge.prompt), "model": absolute(judge.model)})
-    release = recipe.release
-    return recipe.model_copy(
+def _with_absolute_paths(section: SectionT, folder: Path) -> SectionT:
+    """The section with the files beside the recipe by their absolute paths, wherever its fields are marked for it."""
+    return section.model_copy(
         update={
-            "model": recipe.model.model_copy(
-                update={"base": source(recipe.model.base), "template": absolute(recipe.model.template)}
-            ),
-            "data": data.model_copy(update={"source": sources, "partitions": partitions, "held_out": held_out}),
-            "eval": evaluation.model_copy(
-                update={
-                    "prompts": absolute(evaluation.prompts),
-                    "reference": absolute(evaluation.reference),
-                    "judge": judge,
-                }
-            ),
-            "release": release.model_copy(
-                update={
-                    "citations": [absolute(text) for text in release.citations],
-                    "template": absolute(release.template) if release.template else None,
-                }
-            ),
+            name: _placed(getattr(section, name), _mark(field.annotation, field.metadata), folder)
+            for name, field in type(section).model_fields.items()
         }
     )
+
+
+def _mark(annotation: Any, metadata: Sequence[Any] = ()) -> Beside | None:
+    """The mark on an annotation, or on a part of it: `list[FileName] | int` is marked."""
+    own = [mark for mark in (*metadata, *get_args(annotation)) if isinstance(mark, Beside)]
+    return own[0] if own else next((mark for part in get_args(annotation) if (mark := _mark(part))), None)
+
+
+def _placed(value: Any, mark: Beside | None, folder: Path) -> Any:
+    if isinstance(value, Section):
+        return _with_absolute_paths(value, folder)
+    if isinstance(value, list):
+        return [_placed(item, mark, folder) for item in value]
+    if not isinstance(value, str) or mark is None or Path(value).is_absolute():
+        return value
+    is_file = Path(value).suffix in FILE_SUFFIXES or value.startswith(("./", "../"))
+    if is_file or (mark is Beside.EXISTING and (folder / value).exists()):
+        # Not resolve(): a glob pattern is no path, and a link's own name is what the user wrote.
+        return os.path.normpath(folder / value)
+    return value

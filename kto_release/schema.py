@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from kto_release.recipe import Recipe
+from kto_release.recipe import Recipe, sections_of
 
 INTRODUCTION = """# The recipe, key by key
 
@@ -40,7 +40,7 @@ def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:
     below: list[tuple[type[BaseModel], str]] = []
     for name, field in model.model_fields.items():
         key = f"{prefix}.{name}" if prefix else name
-        nested = [*_models(field.annotation)]
+        nested = [*sections_of(field.annotation)]
         below += [(found, key if len(nested) == 1 else f"{key} ({_kind(found)})") for found in nested]
         default = _default(field.default) if not nested else ("required" if field.is_required() else "")
         meaning = " ".join((field.description or "").split()) or (nested[0].__doc__ or "").splitlines()[0]
@@ -52,13 +52,6 @@ def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 def _kind(model: type[BaseModel]) -> str:
     return f"kind: {get_args(model.model_fields['kind'].annotation)[0]}"
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models(part)
 
 
 def _default(value: Any) -> str:

@@ -61,6 +61,42 @@ def test_paths_are_relative_to_the_recipe_and_names_stay(tmp_path):
     assert loaded.model.template == str(tmp_path / "mine.jinja")
     assert loaded.data.source == str(tmp_path / "data")
     assert loaded.data.partitions == ["train", str(tmp_path / "part.jsonl")]
+    assert loaded.data.held_out == 0.1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("model.base", "mine", "{here}/mine"),
+        ("model.base", "org/other", "org/other"),
+        ("data.source", "[data-*.jsonl, org/data, mine]", ["{here}/data-*.jsonl", "org/data", "{here}/mine"]),
+        ("data.held_out", "held.jsonl", "{here}/held.jsonl"),
+        ("data.held_out", "test", "test"),
+        ("eval.prompts", "questions.json", "{here}/questions.json"),
+        ("eval.reference", "../theirs.json", "{above}/theirs.json"),
+        ("eval.judge", "{kind: local, model: ./judge, prompt: how.txt}", {"model": "{here}/judge", "prompt": "{here}/how.txt"}),
+        ("eval.judge", "{kind: recorded, model: mine, path: a.json.xz}", {"model": "mine", "path": "{here}/a.json.xz"}),
+        ("eval.judge", "{kind: openai, model: mine, prompt: /a/how.txt}", {"model": "mine", "prompt": "/a/how.txt"}),
+        ("release.template", "new.jinja", "{here}/new.jinja"),
+        ("release.citations", "[kto, own.bib]", ["kto", "{here}/own.bib"]),
+        ("release.summary", "./not a path", "./not a path"),
+    ],
+)  # fmt: skip
+def test_every_key_that_may_name_a_file_is_relative_to_the_recipe(tmp_path, key, value, expected):
+    """Also in lists and in a judge's section; what exists beside the recipe is a file for model and data only."""
+    here = tmp_path / "recipes"
+    (here / "mine").mkdir(parents=True)
+
+    def filled(plain):
+        if isinstance(plain, str):
+            return plain.format(here=here, above=tmp_path)
+        return [filled(item) for item in plain] if isinstance(plain, list) else {k: filled(v) for k, v in plain.items()}
+
+    loaded = load_recipe(write(here), [f"{key}={value}"]).dump()
+    found = loaded[key.split(".")[0]][key.split(".")[1]]
+    if isinstance(expected, dict):
+        found = {name: found[name] for name in expected}
+    assert found == filled(expected)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +123,10 @@ def test_an_override_that_is_none(tmp_path, override, message):
         ({"data": {"source": "x", "partitions": ["a"], "held_out": 0.9}}, "data.held_out: 0.9: a held-out share must be above 0 and at most 0.5"),
         ({"eval": {"judge": {"kind": "openai"}}}, "eval.judge.model: missing"),
         ({"eval": {"judge": {"kind": "local", "model": "x", "swop": True}}}, "eval.judge.swop: unknown key; did you mean 'swap'?"),
+        ({"train": {"stop_if": [{"metric": "ended", "below": 0.5, "abov": 1}]}}, "train.stop_if.0.abov: unknown key; did you mean 'above'?"),
+        ({"data": {"source": "x", "partitions": 1.5}}, "data.partitions: 1.5: Input should be a valid list, or: Input should be a valid integer, got a number with a fractional part"),
+        ({"data": {"source": "x", "partitions": ["a", 3]}}, "data.partitions.1: 3: Input should be a valid string"),
+        ({"eval": {"judge": {"kind": "none"}}}, "eval.judge: {'kind': 'none'}: Input tag 'none' found using 'kind' does not match any of the expected tags: 'openai', 'local', 'recorded'"),
         ({"train": 3}, "train: 3 is not a section; it holds keys of its own"),
         ({"name": "../x"}, "name: '../x': String should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$'"),
     ],
