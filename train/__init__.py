@@ -14,6 +14,7 @@ def train(run: Run) -> list[IterationRecord]:
     Whatever interrupts it, the same call goes on from where it was. Raises `KtoReleaseError` subclasses.
     """
 
+    from kto_release.published import published, show_kept
     from kto_release.train import curves
     from kto_release.train.arithmetic import process_state
     from kto_release.train.inputs import prepare
@@ -38,6 +39,7 @@ def train(run: Run) -> list[IterationRecord]:
         if state.is_main_process:
             picture = curves.draw(run, records)
             _show(records)
+            show_kept(published(run, records[-1]), run.recipe.release.min_kept)
             console.say(f"Curves: {picture}")
             console.say(f"Model:  {run.iteration(len(records)) / 'model'}")
     return records

@@ -7,6 +7,7 @@ from kto_release.digests import sha256_of, weights_digest
 from kto_release.errors import RunError
 from kto_release.feedback.partitions import input_digests
 from kto_release.files import read_jsonl, write_record
+from kto_release.kept import ROWS
 from kto_release.models import stored_weights
 from kto_release.provenance import environment, now
 from kto_release.recipe import StopRule
@@ -15,7 +16,7 @@ from kto_release.train.arithmetic import hardware, process_state, resolve_precis
 from kto_release.train.fit import Job, fit
 from kto_release.train.inputs import Chain
 from kto_release.train.plan import Plan, Work, read_plan, work_of, write_plan
-from kto_release.train.probe import Prober, Scored
+from kto_release.train.probe import Prober, Scored, check_rows
 
 LOGPROB_TOLERANCE = 1e-3
 """Nats per answer by which a reloaded fp32 model may differ from what was recorded for it: the same arithmetic on other
@@ -121,10 +122,11 @@ def _check_parent(chain: Chain, number: int, prober: Prober) -> None:
             todo=f"remove {str(chain.run.iteration(number - 1))!r} to train that iteration again",
         )
     found = prober.check_logps(path, _check_tokens(chain, number - 1))
-    for digest, expected in record.logprobs.items():
-        if not abs(found.get(digest, float("nan")) - expected) <= LOGPROB_TOLERANCE:
+    for digest, value in found.items():
+        expected = record.logprobs.get(digest, float("nan"))
+        if not abs(value - expected) <= LOGPROB_TOLERANCE:
             raise RunError(
-                f"the model of iteration {number - 1} gives log-probability {found.get(digest)} for row {digest}",
+                f"the model of iteration {number - 1} gives log-probability {value} for row {digest}",
                 expected=f"{expected}, as recorded when it was saved",
                 todo="check this machine's libraries; the recorded versions are in record.json",
             )
@@ -168,7 +170,7 @@ def _finish(
         parameters=stored.parameters,
     )
     console.say("Probing the model on held-out feedback …")
-    probe, checks = prober.probe(
+    probed = prober.probe(
         Scored(model_path, model.sha256),
         Scored(_path(chain, parent), parent.sha256),
         Scored(chain.base.path, chain.initial.sha256),
@@ -185,10 +187,12 @@ def _finish(
         model=model,
         partition=chain.facts[number - 1],
         training=_training_facts(chain, number, work, precision),
-        probe=probe,
-        logprobs=checks,
+        probe=probed.probe,
+        logprobs=probed.logprobs,
+        initial_logprobs=probed.initial_logprobs,
         environment=environment(hardware(), process_state().num_processes),
     )
+    write_record(folder / ROWS, check_rows(_check_tokens(chain, number)))
     write_record(folder / "record.json", record)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kto_release.kept import MEASURED, CheckRow, CheckRows
 from kto_release.recipe import ModelSection, TrainSection
 from kto_release.records import Interval, Probe
 from kto_release.train import logps_store
@@ -24,6 +25,7 @@ from kto_release.train.tree import FORWARD_ONLY, Branch, Tree, make_packs
 
 NGRAM = 4
 CHECK_ROWS = 4
+"""Rows that a model is checked on when it is loaded again."""
 
 
 class Scored(NamedTuple):
@@ -40,6 +42,16 @@ class Answer(NamedTuple):
     ids: NDArray[np.int32]
     """With the end-of-turn token, where it ended by itself."""
     ended: bool
+
+
+class Probed(NamedTuple):
+    """What is known of a model after its iteration."""
+
+    probe: Probe
+    logprobs: dict[str, float]
+    """log pi of up to `kept.MEASURED` rows, in fp32, by the row's digest."""
+    initial_logprobs: dict[str, float]
+    """The same by the initial model."""
 
 
 class Prober:
@@ -66,10 +78,11 @@ class Prober:
         self.tokenizer, self.precision = tokenizer, precision
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def probe(self, model: Scored, parent: Scored, initial: Scored, rows: Tokens) -> tuple[Probe, dict[str, float]]:
-        """The probe of `model`, which came from `parent`, in a run that began with `initial`; and its `check_logps`."""
+    def probe(self, model: Scored, parent: Scored, initial: Scored, rows: Tokens) -> Probed:
+        """The probe of `model`, which came from `parent`, in a run that began with `initial`."""
+        before: dict[str, float] = {}
         with self._loaded(model) as loaded:
-            checks = self._check_logps(loaded, rows)
+            checks = self._check_logps(loaded, rows, MEASURED)
             own = self._held_out_logps(loaded, model)
             answers = self._answers(loaded)
             answer_logps = self._answer_logps(loaded, answers)
@@ -80,7 +93,9 @@ class Prober:
                 others[name] = same[0]
                 continue
             with self._loaded(other) as loaded:
-                logps = self._held_out_logps(loaded, other) if name == "initial" or other == initial else None
+                is_initial = name == "initial" or other == initial
+                logps = self._held_out_logps(loaded, other) if is_initial else None
+                before = self._check_logps(loaded, rows, MEASURED) if is_initial else before
                 others[name] = (other.sha256, self._answer_logps(loaded, answers), logps)
         initial_logps = others["initial"][2]
         accuracy = None
@@ -95,7 +110,7 @@ class Prober:
             repetition=_mean(np.array([repetition(answer.ids.tolist()) for answer in answers])),
             answers=len(answers),
         )
-        return found, checks
+        return Probed(found, checks, before)
 
     @contextmanager
     def _loaded(self, model: Scored) -> Iterator[Any]:
@@ -181,16 +196,30 @@ class Prober:
     def check_logps(self, path: Path, tokens: Tokens) -> dict[str, float]:
         """log pi of the first few feedback of `tokens`, in fp32, by digest: what a reload must give again."""
         with self._loaded(Scored(path, "")) as loaded:
-            return self._check_logps(loaded, tokens)
+            return self._check_logps(loaded, tokens, CHECK_ROWS)
 
     @torch.no_grad()
-    def _check_logps(self, loaded: Any, tokens: Tokens) -> dict[str, float]:
+    def _check_logps(self, loaded: Any, tokens: Tokens, count: int) -> dict[str, float]:
         found = {}
-        for number in range(min(CHECK_ROWS, len(tokens))):
+        for number in range(min(count, len(tokens))):
             tree = Tree(tokens.prompt(int(tokens.prompt_F[number])), [Branch(tokens.completion(number), 0)])
             (pack,) = make_packs([tree], self.train.tokens_per_pack)
             found[tokens.digest(number)] = float(branch_logprobs(loaded, pack.to(self.device))[0])
         return found
+
+
+def check_rows(tokens: Tokens) -> CheckRows:
+    """The rows that log-probabilities are recorded of, for whoever measures another form of the model on them."""
+    return CheckRows(
+        rows=[
+            CheckRow(
+                digest=tokens.digest(number),
+                prompt=tokens.prompt(int(tokens.prompt_F[number])).tolist(),
+                completion=tokens.completion(number).tolist(),
+            )
+            for number in range(min(MEASURED, len(tokens)))
+        ]
+    )
 
 
 def preference_accuracy(tokens: Tokens, rewards_F: NDArray[np.float64]) -> Interval | None:
