@@ -8,7 +8,7 @@ from kto_release.digests import weights_digest
 from kto_release.engines import Model
 from kto_release.errors import ModelError, RunError
 from kto_release.models import LocalModel, load_tokenizer, locate, stored_weights
-from kto_release.published import published, wanted_dtype
+from kto_release.published import facts_of, wanted_dtype
 from kto_release.records import ModelFacts
 from kto_release.run import Run
 from kto_release.templates import Template, eos_ids, load_template, render_feedback, set_template
@@ -99,18 +99,12 @@ def _iteration(run: Run, number: int) -> Candidate:
     folder = run.iteration(number) / "model"
     if not (folder / "config.json").is_file():
         raise RunError(f"iteration {number} has a record, and its model folder is gone", todo="restore the folder")
-    first = run.iteration_record(1) or record
     section = run.recipe.model
     name = f"iteration-{number}"
     local = LocalModel(folder, name, None, None)
     tokenizer = load_tokenizer(local, trust_remote_code=section.trust_remote_code)
-    facts, dtype = record.model, wanted_dtype(run, first.parent.dtype)
-    if dtype != facts.dtype:  # what is published is evaluated, to the bit
-        made = published(run, record)
-        path = str(made.folder.relative_to(run.path))
-        facts = facts.model_copy(update={"path": path, "sha256": made.weights.sha256, "dtype": made.weights.dtype})
-        folder, dtype = made.folder, made.weights.dtype
-    model = Model(folder, dtype, section.trust_remote_code)
+    where, facts = facts_of(run, record)  # what is published is evaluated, to the bit
+    model = Model(where, facts.dtype, section.trust_remote_code)
     template = load_template("base", tokenizer)
     check_contract(tokenizer, template, eos_ids(folder))  # else other prompts would be answered than were trained on
     return _candidate(name, f"{run.recipe.name}-{name}", facts, model, tokenizer, template)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kto_release import console
-from kto_release.errors import ReleaseError
+from kto_release.errors import ModelError, ReleaseError
 from kto_release.files import read_record, write_atomically, write_record
 from kto_release.kept import kept, logprobs, noise, read_rows
 from kto_release.models import locate
-from kto_release.records import IterationRecord, KeptFacts, WeightFacts
+from kto_release.records import IterationRecord, KeptFacts, ModelFacts, WeightFacts
 from kto_release.run import Run
 from kto_release.weights import prepare_weights
 
@@ -40,7 +40,8 @@ def wanted_dtype(run: Run, base: str) -> str:
 def published(run: Run, record: IterationRecord) -> Published:
     """The iteration's weights as they are published, and what they keep; what was made before is used again.
 
-    Raises `ReleaseError` or `ModelError` where a model can't be read, loaded or written.
+    Raises `ModelError` where the weights are not those on record, and `ReleaseError` or `ModelError` where a model
+    can't be read, loaded or written.
     """
     section = run.recipe
     source = run.path / (record.model.path or "")
@@ -55,12 +56,43 @@ def published(run: Run, record: IterationRecord) -> Published:
         tied=bool(config.get("tie_word_embeddings")),
         rounding=section.release.rounding,
     )
+    if weights.source_sha256 != record.model.sha256:
+        raise ModelError(
+            f"the weights of {record.model.name} are not those on record: digest {weights.source_sha256}",
+            expected=record.model.sha256,
+            todo="restore the model's folder, or train that iteration again",
+        )
     for path in source.iterdir():
         if path.is_file() and path.name != "config.json" and not path.name.startswith("model"):
             shutil.copyfile(path, folder / path.name)
     plain = {key: value for key, value in config.items() if key not in NOT_PUBLISHED}
     write_atomically(folder / "config.json", json.dumps({**plain, "dtype": weights.dtype}, indent=2) + "\n")
     return Published(folder, weights, _measured(run, record, folder, weights))
+
+
+def facts_of(run: Run, record: IterationRecord) -> tuple[Path, ModelFacts]:
+    """The folder that an engine loads for the iteration as published, and what a record says of it.
+
+    Weights that were made before are not read again: whoever computes with them checks their digest.
+    """
+    first = run.iteration_record(1) or record
+    if wanted_dtype(run, first.parent.dtype) == record.model.dtype:
+        return run.path / (record.model.path or ""), record.model
+    folder = run.iteration(record.iteration) / "published"
+    weights = read_record(folder / "record.json", WeightFacts)
+    section = run.recipe.release
+    wanted = (record.model.sha256, first.parent.sha256, section.dtype, section.rounding)
+    if weights is None or wanted != (
+        weights.source_sha256,
+        weights.base_sha256,
+        weights.requested,
+        section.rounding if weights.rounding == "none" else weights.rounding,
+    ):
+        weights = published(run, record).weights
+    path = str(folder.relative_to(run.path))
+    return folder, record.model.model_copy(
+        update={"path": path, "sha256": weights.sha256, "dtype": weights.dtype, "parameters": weights.parameters}
+    )
 
 
 def show_kept(made: Published, limit: float) -> None:

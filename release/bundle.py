@@ -139,19 +139,15 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
 
 
 def _published(run: Run, material: Material, base: LocalModel) -> Published:
-    """The weights as published. Raises `RunError` where they were made from others than the run's."""
-    last = material.iterations[-1]
-    made = published(run, last)
-    for what, found, recorded in (
-        (f"the weights of iteration {last.iteration}", made.weights.source_sha256, last.model.sha256),
-        (f"the initial model {base.name!r}", made.weights.base_sha256, material.iterations[0].parent.sha256),
-    ):
-        if found != recorded:
-            raise RunError(
-                f"{what} are not those that the run was made with (digest {found[:12]}…)",
-                expected=f"digest {recorded[:12]}…, as recorded",
-                todo="restore them; or remove the iteration's record.json to train it again",
-            )
+    """The weights as published. Raises `RunError` where the initial model is another one than the run's."""
+    made, recorded = published(run, material.iterations[-1]), material.iterations[0].parent.sha256
+    if made.weights.base_sha256 != recorded:
+        raise RunError(
+            f"the initial model {base.name!r} is not the one that the run was made with "
+            f"(digest {made.weights.base_sha256[:12]}…)",
+            expected=f"digest {recorded[:12]}…, as recorded",
+            todo="restore it, or name its commit in model.revision",
+        )
     return made
 
 

@@ -156,7 +156,7 @@ def test_shards_load_as_one_model(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_a_finished_conversion_is_reused(tmp_path: Path) -> None:
     """The same wish again writes nothing; another dtype, or a byte that changed on disk, makes it anew."""
-    facts = prepared(tmp_path, moved(0.25))
+    facts = prepared(tmp_path, moved(2.0**-9), rounding="stochastic")
     path = tmp_path / "out" / "model.safetensors"
     source, base = tmp_path / "trained", tmp_path / "base"
     before = path.stat().st_mtime_ns

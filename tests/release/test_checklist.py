@@ -540,11 +540,12 @@ def test_the_reloaded_model_must_give_what_was_recorded(tmp_path: Path) -> None:
         assert check.evidence.startswith(evidence)
     assert checked(tmp_path, found=FOUND._replace(reload=None))["weights-reloaded"].state == "not measured"
     unrounded = seed_facts(weights=weights(rounding="none", dtype="float32"), kept=None)
-    check = checked(tmp_path, unrounded)["weights-reloaded"]
+    far = FOUND._replace(reload=RELOAD.model_copy(update={"published": {"row-1": -110.0}}))
+    check = checked(tmp_path, unrounded, found=far)["weights-reloaded"]
     assert (check.state, check.evidence) == (
         "failed",
         "log π of the published model, of which nothing was rounded, is not the trained one's: "
-        "row row-1… has -100.4, not -100.0",
+        "row row-1… has -110, not -100.0",
     )
 
 
