@@ -21,6 +21,8 @@ from kto_release.recipe import DataSection
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".jsonl.zst")
 SHOWN_PROBLEMS = 10
+HELD_OUT = "held out"
+"""What the held-out feedback is called in records and on the screen."""
 
 
 class Source(NamedTuple):
@@ -51,6 +53,11 @@ class Partitions(NamedTuple):
 
     iterations: list[Partition]
     held_out: Partition | None
+
+    def named(self) -> dict[str, Partition]:
+        """All of them by name: "iteration 1" and so on, and `HELD_OUT`."""
+        found = {f"iteration {number}": partition for number, partition in enumerate(self.iterations, 1)}
+        return found if self.held_out is None else found | {HELD_OUT: self.held_out}
 
 
 class Row(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from kto_release import console
 from kto_release.errors import ModelError
 from kto_release.files import read_record
 from kto_release.records import Interval
@@ -53,9 +54,8 @@ def logprobs(folder: Path, rows: Sequence[CheckRow], *, trust_remote_code: bool 
     """
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    console.quiet_libraries()
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, trust_remote_code=trust_remote_code

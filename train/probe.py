@@ -14,25 +14,19 @@ import torch
 from numpy.typing import NDArray
 
 from kto_release.kept import MEASURED, CheckRow, CheckRows
-from kto_release.recipe import ModelSection, TrainSection
-from kto_release.records import Interval, Probe
+from kto_release.records import Interval, ModelFacts, Probe
 from kto_release.train import logps_store
-from kto_release.train.arithmetic import autocast, load_model
 from kto_release.train.attention import NAME
+from kto_release.train.device import autocast
+from kto_release.train.inputs import Inputs
 from kto_release.train.logprobs import branch_logprobs
+from kto_release.train.model import load_model
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import FORWARD_ONLY, Branch, Tree, make_packs
 
 NGRAM = 4
 CHECK_ROWS = 4
 """Rows that a model is checked on when it is loaded again."""
-
-
-class Scored(NamedTuple):
-    """A model, by its folder and its weights' digest."""
-
-    path: Path
-    sha256: str
 
 
 class Answer(NamedTuple):
@@ -58,28 +52,18 @@ class Prober:
     """Measures models of one run.
 
     Args:
-        held_out: held-out feedback, or None.
-        cache: folder for log-probabilities, kept by content.
-        model_section, train: of the recipe.
-        tokenizer: with the template set.
+        inputs: the run's; without held-out feedback there is less to measure.
         precision: bf16 or fp32.
     """
 
-    def __init__(
-        self,
-        held_out: Tokens | None,
-        cache: Path,
-        model_section: ModelSection,
-        train: TrainSection,
-        tokenizer: Any,
-        precision: str,
-    ) -> None:
-        self.held_out, self.cache, self.section, self.train = held_out, cache, model_section, train
-        self.tokenizer, self.precision = tokenizer, precision
+    def __init__(self, inputs: Inputs, precision: str) -> None:
+        self.inputs, self.held_out, self.precision = inputs, inputs.held_out, precision
+        self.section, self.train = inputs.run.recipe.model, inputs.run.recipe.train
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def probe(self, model: Scored, parent: Scored, initial: Scored, rows: Tokens) -> Probed:
-        """The probe of `model`, which came from `parent`, in a run that began with `initial`."""
+    def probe(self, model: ModelFacts, parent: ModelFacts, rows: Tokens) -> Probed:
+        """The probe of `model`, which came from `parent`; `rows` are those that log-probabilities are recorded of."""
+        initial = self.inputs.initial
         before: dict[str, float] = {}
         with self._loaded(model) as loaded:
             checks = self._check_logps(loaded, rows, MEASURED)
@@ -93,7 +77,7 @@ class Prober:
                 others[name] = same[0]
                 continue
             with self._loaded(other) as loaded:
-                is_initial = name == "initial" or other == initial
+                is_initial = other.sha256 == initial.sha256
                 logps = self._held_out_logps(loaded, other) if is_initial else None
                 before = self._check_logps(loaded, rows, MEASURED) if is_initial else before
                 others[name] = (other.sha256, self._answer_logps(loaded, answers), logps)
@@ -113,8 +97,15 @@ class Prober:
         return Probed(found, checks, before)
 
     @contextmanager
-    def _loaded(self, model: Scored) -> Iterator[Any]:
-        loaded = load_model(model.path, self.section).to(self.device).eval()
+    def _loaded(self, model: ModelFacts) -> Iterator[Any]:
+        with self._loaded_from(
+            self.inputs.base.path if model.path is None else self.inputs.run.path / model.path
+        ) as it:
+            yield it
+
+    @contextmanager
+    def _loaded_from(self, path: Path) -> Iterator[Any]:
+        loaded = load_model(path, self.section).to(self.device).eval()
         try:
             yield loaded
         finally:
@@ -123,14 +114,14 @@ class Prober:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _held_out_logps(self, loaded: Any, model: Scored) -> NDArray[np.float64] | None:
+    def _held_out_logps(self, loaded: Any, model: ModelFacts) -> NDArray[np.float64] | None:
         """log pi of each held-out completion under a model, shape (F,)."""
         held_out = self.held_out
         if held_out is None:
             return None
         keys_K = logps_store.wanted(held_out, [])
         key = logps_store.content_key(held_out, keys_K, model.sha256, self.train.max_length, self.precision)
-        stored = logps_store.load(self.cache, key, held_out)
+        stored = logps_store.load(self.inputs.run.path / "held-out" / "logps", key, held_out)
         if stored is None:
             with autocast(self.precision, self.device):
                 stored = logps_store.compute(
@@ -140,7 +131,7 @@ class Prober:
                     max_length=self.train.max_length,
                     tokens_per_pack=FORWARD_ONLY * self.train.tokens_per_pack,
                 )
-            logps_store.store(self.cache, key, stored)
+            logps_store.store(self.inputs.run.path / "held-out" / "logps", key, stored)
         return stored.of(held_out.prompt_F, np.arange(len(held_out)))
 
     def _answers(self, loaded: Any) -> list[Answer]:
@@ -153,7 +144,7 @@ class Prober:
         count = min(self.train.probe_prompts, self.held_out.facts.prompts)
         prompts = [self.held_out.prompt(number) for number in range(count)]
         width = max(len(prompt) for prompt in prompts)
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        pad = self.inputs.tokenizer.pad_token_id if self.inputs.tokenizer.pad_token_id is not None else 0
         ids = torch.full((count, width), pad)
         mask = torch.zeros((count, width), dtype=torch.long)
         for row, prompt in enumerate(prompts):
@@ -195,7 +186,7 @@ class Prober:
 
     def check_logps(self, path: Path, tokens: Tokens) -> dict[str, float]:
         """log pi of the first few feedback of `tokens`, in fp32, by digest: what a reload must give again."""
-        with self._loaded(Scored(path, "")) as loaded:
+        with self._loaded_from(path) as loaded:
             return self._check_logps(loaded, tokens, CHECK_ROWS)
 
     @torch.no_grad()
@@ -232,10 +223,10 @@ def preference_accuracy(tokens: Tokens, rewards_F: NDArray[np.float64]) -> Inter
     right = pairs = prompts = 0
     for prompt in range(tokens.facts.prompts):
         mine = tokens.prompt_F == prompt
-        liked, disliked = rewards_F[mine & tokens.desirable_F], rewards_F[mine & ~tokens.desirable_F]
-        right += int((liked[:, None] > disliked[None, :]).sum())
-        pairs += len(liked) * len(disliked)
-        prompts += bool(len(liked) * len(disliked))
+        wanted, unwanted = rewards_F[mine & tokens.desirable_F], rewards_F[mine & ~tokens.desirable_F]
+        right += int((wanted[:, None] > unwanted[None, :]).sum())
+        pairs += len(wanted) * len(unwanted)
+        prompts += bool(len(wanted) * len(unwanted))
     if not pairs:
         return None
     bounds = binomtest(right, pairs).proportion_ci(method="wilson")
