@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from made_up import COEFFICIENTS, gamed_data, population
 
-from kto_release.evaluate.score_file import read_annotations
 from kto_release.evaluate.scoring import alpaca
 from kto_release.evaluate.scoring.intervals import (
     length_controlled_replicates,
@@ -28,6 +27,7 @@ from kto_release.evaluate.scoring.intervals import (
 )
 from kto_release.evaluate.scoring.length_data import LcData, read_lc_data
 from kto_release.evaluate.scoring.placed import place
+from kto_release.judges.rows import read_rows
 
 SIZE = 805
 
@@ -42,7 +42,7 @@ def made_up(folder: Path) -> tuple[LcData, np.ndarray, np.ndarray]:
 
 def recorded(folder: Path, model: str) -> tuple[LcData, np.ndarray, np.ndarray]:
     """The same of a real model's 805 judgements."""
-    rows = place(read_annotations(folder / "annotations" / f"{model}.json.xz").rows, None).rows
+    rows = place(read_rows(folder / "annotations" / f"{model}.json.xz").rows, None).rows
     differences = [len(row.reference) - len(row.output) for row in rows]
     data = read_lc_data(folder / "hub" / "df_gamed.csv")
     return data, np.array([row.preference for row in rows], float), np.array(differences, float)

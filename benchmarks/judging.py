@@ -16,8 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kto_release.evaluate.score_file import read_annotations
-from kto_release.judges.rows import Judged
+from kto_release.judges.rows import Judged, read_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
@@ -90,7 +89,7 @@ def mean(values: list[float | None]) -> float:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Run both sides, and print the table."""
-    rows = read_annotations(arguments.annotations).rows
+    rows = read_rows(arguments.annotations).rows
     recorded = mean([row.preference for row in rows])
     questions = sum(row.reference != row.output for row in rows)
     floor = -(-questions // arguments.concurrency) * arguments.delay
@@ -145,7 +144,7 @@ def main() -> None:
     parser.add_argument("--theirs", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    rows = read_annotations(arguments.annotations).rows
+    rows = read_rows(arguments.annotations).rows
     if arguments.serve:
         serve(rows, arguments.delay)
     elif arguments.ours:

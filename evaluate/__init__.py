@@ -14,7 +14,7 @@ from kto_release.evaluate.instructions import InstructionSet, load_instructions,
 from kto_release.evaluate.pairs import Sides
 from kto_release.evaluate.record import Compare, against_earlier, finish, finished, inputs_digest, screened
 from kto_release.evaluate.report.summary import show
-from kto_release.evaluate.scoring.length_data import LcData, fetch_lc_data, read_lc_data
+from kto_release.evaluate.scoring.length_data import LcData, load_lc_data
 from kto_release.judges import open_judge
 from kto_release.judges.asking import judge_pairs, refuse_failures
 from kto_release.records import EvalRecord
@@ -73,4 +73,4 @@ def _length_data(instructions: InstructionSet, path: Path | None, *, no_lc: bool
     """The data of the length control, before anything is paid; None where no such rate is possible or wanted."""
     if no_lc or not is_complete(instructions):
         return None
-    return read_lc_data(path) if path else fetch_lc_data()
+    return load_lc_data(path)

@@ -11,6 +11,7 @@ from kto_release.models import LocalModel, load_tokenizer, locate, stored_weight
 from kto_release.records import ModelFacts
 from kto_release.run import Run
 from kto_release.templates import Template, eos_ids, load_template, render_feedback, set_template
+from kto_release.templates.contract import check_contract
 
 ITERATION = re.compile(r"iteration-([1-9]\d*)")
 
@@ -104,6 +105,7 @@ def _iteration(run: Run, number: int) -> Candidate:
     tokenizer = load_tokenizer(local, trust_remote_code=section.trust_remote_code)
     model = Model(folder, _published_dtype(run, first.parent.dtype), section.trust_remote_code)
     template = load_template("base", tokenizer)
+    check_contract(tokenizer, template, eos_ids(folder))  # else other prompts would be answered than were trained on
     return _candidate(name, f"{run.recipe.name}-{name}", record.model, model, tokenizer, template)
 
 

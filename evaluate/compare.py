@@ -10,9 +10,8 @@ from pathlib import Path
 from kto_release import console
 from kto_release.errors import HubError, KtoReleaseError, RunError
 from kto_release.evaluate.report.summary import RATES
-from kto_release.evaluate.score_file import read_annotations
 from kto_release.evaluate.scoring.intervals import LEVEL
-from kto_release.evaluate.scoring.length_data import LcData, fetch_lc_data, read_lc_data
+from kto_release.evaluate.scoring.length_data import LcData, load_lc_data
 from kto_release.evaluate.scoring.paired import (
     RESAMPLES,
     Comparison,
@@ -24,6 +23,7 @@ from kto_release.evaluate.scoring.paired import (
     setup,
 )
 from kto_release.files import read_record
+from kto_release.judges.rows import read_rows, scored
 from kto_release.positions import COUNT
 from kto_release.records import EvalRecord
 
@@ -45,7 +45,7 @@ def compare_runs(
     data, absent = None, "it was not asked for"
     if length_control and one.record.is_alpaca_eval and one.record.n_total >= COUNT:
         try:
-            data = read_lc_data(lc_data) if lc_data else fetch_lc_data()
+            data = load_lc_data(lc_data)
         except HubError as error:
             absent = f"{error.problem}; give --lc-data FILE"
     for another in others:
@@ -121,8 +121,8 @@ def load(folder: Path, record: EvalRecord) -> Evaluation:
     path = folder / "annotations.json"
     if not path.exists():
         raise RunError(f"{str(folder)!r} holds no annotations.json", todo="evaluate again, or restore the file")
-    rows = read_annotations(path).rows
-    if sum(row.preference is not None for row in rows) != record.n_total:
+    rows = read_rows(path).rows
+    if len(scored(rows)) != record.n_total:
         raise RunError(
             f"{str(path)!r} does not hold the {record.n_total} judgements of results.json",
             todo="evaluate again, or restore the file",

@@ -5,11 +5,7 @@ is checked. Everything else is a JSON file (also .gz or .xz) that holds a list o
 `output` and `generator` where answers are stored.
 """
 
-import gzip
 import hashlib
-import json
-import lzma
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +13,7 @@ from typing import Any, NamedTuple
 
 from kto_release.digests import sha256_of
 from kto_release.errors import DataError, HubError
+from kto_release.json_rows import is_text, read_objects, refuse
 from kto_release.positions import collapsed
 from kto_release.recipe import EvalSection
 
@@ -25,9 +22,6 @@ REVISION = "2edc6fad8be6b14ea7230aabfd08188da6b8b814"
 BASELINE = "alpaca_eval_gpt4_baseline.json"
 """Instructions and the reference's outputs together: dataset, instruction, output, generator."""
 BASELINE_SHA256 = "83db546b872ddebee8965fd05fa48461ee3c32bc695c62fb57f2d214ff741ec4"
-
-SHOWN_ROWS = 5
-"""How many wrong rows a message names."""
 
 
 class Instruction(NamedTuple):
@@ -80,10 +74,10 @@ class Outputs(NamedTuple):
 def load_instructions(evaluation: EvalSection) -> InstructionSet:
     """The recipe's instructions. Raises `DataError` (with row numbers) or `HubError`."""
     if evaluation.prompts == "alpaca_eval":
-        rows, revision, where = read_rows(official_file()), REVISION, BASELINE
+        rows, revision, where = read_objects(official_file()), REVISION, BASELINE
     else:
         path = Path(evaluation.prompts)
-        rows, revision, where = read_rows(path), None, path.name
+        rows, revision, where = read_objects(path), None, path.name
     instructions = _checked(rows, where)
     wanted = evaluation.max_instructions
     chosen = instructions[:wanted] if wanted else instructions
@@ -95,9 +89,9 @@ def load_instructions(evaluation: EvalSection) -> InstructionSet:
 
 def load_outputs(path: Path) -> Outputs:
     """Stored answers in the format of alpaca_eval's model_outputs.json. Raises `DataError` with row numbers."""
-    rows = read_rows(path)
+    rows = read_objects(path)
     _checked(rows, path.name)
-    _refuse(path.name, "no text under 'output'", [n for n, row in enumerate(rows) if not _is_text(row, "output")])
+    refuse(path.name, "no text under 'output'", [not is_text(row.get("output")) for row in rows])
     names = {row.get("generator") for row in rows}
     if len(names) > 1:
         shown = ", ".join(sorted(map(repr, names)))
@@ -143,53 +137,12 @@ def fetch(name: str) -> Path:
         ) from None
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON file, plain or packed by gzip or xz, that holds a list of them. Raises `DataError`."""
-    try:
-        # utf-8-sig: some editors put a mark at the start of a file, which is no part of its text.
-        rows = json.loads(_unpacked(path.read_bytes()).decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise DataError(f"no such file: {str(path)!r}", expected="a JSON file in AlpacaEval's format") from None
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise DataError(f"{str(path)!r} can't be read: {error}", expected="a JSON file in UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{str(path)!r} is no JSON: {error}", expected="a list of objects") from None
-    if not isinstance(rows, list) or not rows:
-        held = "an empty list" if rows == [] else type(rows).__name__
-        raise DataError(f"{str(path)!r} holds {held}", expected="a list of objects with 'instruction' in each")
-    _refuse(path.name, "not an object", [n for n, row in enumerate(rows) if not isinstance(row, dict)])
-    return rows
-
-
-def _unpacked(content: bytes) -> bytes:
-    """What is packed is told by its first bytes, since names can be wrong."""
-    if content.startswith(b"\x1f\x8b"):
-        return gzip.decompress(content)
-    return lzma.decompress(content) if content.startswith(b"\xfd7zXZ\0") else content
-
-
 def _checked(rows: Sequence[dict[str, Any]], where: str) -> list[Instruction]:
-    _refuse(where, "no text under 'instruction'", [n for n, row in enumerate(rows) if not _is_filled(row)])
+    refuse(where, "no text under 'instruction'", [not _is_filled(row) for row in rows])
     counts = Counter(row["instruction"] for row in rows)
-    _refuse(where, "an instruction that stands twice", [n for n, r in enumerate(rows) if counts[r["instruction"]] > 1])
+    refuse(where, "an instruction that stands twice", [counts[row["instruction"]] > 1 for row in rows])
     return [Instruction(row["instruction"], str(row.get("dataset") or "")) for row in rows]
 
 
-def _is_text(row: dict[str, Any], key: str) -> bool:
-    text = row.get(key)
-    # JSON can spell half a surrogate pair, which is no text and can't be written to a file.
-    return isinstance(text, str) and text.encode("utf-8", "ignore").decode() == text
-
-
 def _is_filled(row: dict[str, Any]) -> bool:
-    return _is_text(row, "instruction") and bool(row["instruction"].strip())
-
-
-def _refuse(where: str, problem: str, rows: Sequence[int]) -> None:
-    """Raise `DataError` where there are such rows; they are counted from 1, as an editor does."""
-    if rows:
-        shown = ", ".join(str(n + 1) for n in rows[:SHOWN_ROWS]) + (", …" if len(rows) > SHOWN_ROWS else "")
-        raise DataError(
-            f"{where}: {problem}: row {shown} ({len(rows)} in all)",
-            expected="a list of objects with 'instruction' in each, and 'output' where answers are stored",
-        )
+    return is_text(row.get("instruction")) and bool(row["instruction"].strip())

@@ -1,9 +1,8 @@
 """The end of an evaluation: judgements become scores, and a judge's folder its files; results.json comes last."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kto_release import console
 from kto_release.digests import sha256_of
@@ -18,9 +17,10 @@ from kto_release.evaluate.scoring.length_data import LcData
 from kto_release.evaluate.scoring.paired import Evaluation
 from kto_release.evaluate.scoring.scores import score
 from kto_release.evaluate.scoring.screening import KINDS, Screening, screen
-from kto_release.files import read_record, write_atomically, write_record
+from kto_release.files import read_record, write_record
 from kto_release.judges import Judge
 from kto_release.judges.asking import Judgements, Pair
+from kto_release.judges.rows import Rows, write_rows
 from kto_release.records import EvalRecord
 from kto_release.run import Run
 
@@ -127,11 +127,12 @@ def finish(
             compare.reference.name,
         ),
     ).model_copy(update={"inputs_sha256": digest})
-    annotations = annotations_of(compare, judgements, screening.flags)
-    write_atomically(folder / "annotations.json", json.dumps(annotations, indent=2, ensure_ascii=False) + "\n")
+    rows = [row._replace(flags=kinds) for row, kinds in zip(judgements.rows, screening.flags, strict=True)]
+    judged = Rows(rows, compare.answers.generator, compare.reference.name, compare.judge.facts.name)
+    write_rows(folder / "annotations.json", judged)
     earlier = [found for where, found in compare.run.eval_records() if where != folder]
-    compared = against_earlier(Evaluation(folder.name, record, judgements.rows), compare.run, control)
-    write_report(folder, record, judgements.rows, flags=screening.flags, earlier=earlier, compared=compared)
+    compared = against_earlier(Evaluation(folder.name, record, rows), compare.run, control)
+    write_report(folder, record, rows, earlier=earlier, compared=compared)
     write_record(folder / "results.json", record)
     return record
 
@@ -140,34 +141,3 @@ def against_earlier(mine: Evaluation, run: Run, control: LcData | None) -> list[
     """How this model compares with the initial one and each earlier iteration, pair by pair, in sentences."""
     found = compare_with_earlier(mine, run.path / "eval", control)
     return [sentence for comparison in found for sentence in in_words(comparison)]
-
-
-def annotations_of(compare: Compare, judgements: Judgements, flags: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
-    """Rows in alpaca_eval's annotations.json format, with what we know more of each; `flags`: what screening found."""
-    return [
-        {
-            "instruction": pair.instruction,
-            "output_1": pair.reference,
-            "generator_1": compare.reference.name,
-            "dataset": pair.dataset,
-            "output_2": pair.answer,
-            "generator_2": compare.answers.generator,
-            "annotator": compare.judge.facts.name,
-            "preference": row.preference,
-            "price_per_example": _sum(verdict.price for verdict in verdicts.values()),
-            "time_per_example": _sum(verdict.seconds for verdict in verdicts.values()),
-            "raw_completion": {order: verdict.raw for order, verdict in verdicts.items()} or None,
-            "preferences": list(row.preferences),
-            "answer_mass": row.mass,
-            "failure": row.failure,
-            "flags": list(kinds),
-            "tampered": next((verdict.flagged for verdict in verdicts.values() if verdict.flagged), None),
-            "sample": pair.sample,
-        }
-        for pair, row, verdicts, kinds in zip(compare.pairs, judgements.rows, judgements.verdicts, flags, strict=True)
-    ]
-
-
-def _sum(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None

@@ -182,7 +182,16 @@ def _judged(facts: JudgeFacts, pair: Pair, found: Mapping[Order, Verdict], failu
         mass=sum(masses) / len(masses) if masses else None,
         failure=failure,
         sample=pair.sample,
+        tampered=next((verdict.flagged for verdict in found.values() if verdict.flagged), None),
+        price=_sum(verdict.price for verdict in found.values()),
+        seconds=_sum(verdict.seconds for verdict in found.values()),
+        raw={order: verdict.raw for order, verdict in found.items()} or None,
     )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def refuse_failures(judgements: Judgements, allowed: float) -> None:

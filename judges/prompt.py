@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kto_release.digests import sha256_of
 from kto_release.errors import JudgeError
-from kto_release.evaluate.scoring.alpaca import official_prompt
+from kto_release.judges.official import official_prompt
 
 LETTERS = ("m", "M")
 """What a judge answers with: the first output is m, the second M."""

@@ -4,13 +4,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kto_release.digests import sha256_of
-from kto_release.evaluate.score_file import official_judge_facts, read_annotations
-from kto_release.evaluate.scoring import alpaca
 from kto_release.judges import Done, Failure, Question, Verdict
-from kto_release.judges.rows import Judged
+from kto_release.judges.official import (
+    OFFICIAL_JUDGE,
+    OFFICIAL_REFERENCE,
+    official_judge_facts,
+    recorded_judge_facts,
+)
+from kto_release.judges.rows import Judged, read_rows
 from kto_release.positions import collapsed
 from kto_release.recipe import RecordedJudge as Section
-from kto_release.records import JudgeFacts
 
 
 class RecordedJudge:
@@ -19,22 +22,12 @@ class RecordedJudge:
     beside = False
 
     def __init__(self, section: Section) -> None:
-        found = read_annotations(Path(section.path))
+        found = read_rows(Path(section.path))
         self._rows = {collapsed(row.instruction): row for row in found.rows}
         self.facts = (
             official_judge_facts()
-            if (found.annotator, found.reference) == (alpaca.OFFICIAL_JUDGE, alpaca.OFFICIAL_REFERENCE)
-            else JudgeFacts(
-                kind="recorded",
-                model=section.model,
-                name=section.model.rsplit("/", 1)[-1],
-                endpoint=None,
-                prompt="as recorded",
-                prompt_sha256=sha256_of(found.annotator or section.model),
-                swap=False,
-                parameters={},
-                official=False,
-            )
+            if (found.annotator, found.reference) == (OFFICIAL_JUDGE, OFFICIAL_REFERENCE)
+            else recorded_judge_facts(section.model.rsplit("/", 1)[-1], model=section.model, annotator=found.annotator)
         )
         rows = [[row.instruction, row.reference, row.output, row.preference] for row in found.rows]
         self.determines = {"judge": self.facts.name, "rows": sha256_of(rows)}
@@ -66,4 +59,4 @@ def _verdict(row: Judged, question: Question) -> Verdict | Failure:
         return Failure(row.failure or "the judgement that is recorded failed")
     # Exact in floating point, so the preference comes back to the last digit.
     first = 2 - row.preference if question.order == "reference_first" else row.preference - 1
-    return Verdict(first, row.mass)
+    return Verdict(first, row.mass, flagged=row.tampered)

@@ -17,9 +17,14 @@ def collapsed(text: str) -> str:
     return " ".join(text.split())
 
 
+def instruction_sha256(text: str) -> str:
+    """sha256 of an instruction; spaces and line breaks make no difference to it."""
+    return hashlib.sha256(collapsed(text).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def instruction_hash(text: str) -> str:
-    """What positions.txt holds for an instruction; spaces and line breaks make no difference to it."""
-    return hashlib.sha256(collapsed(text).encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
+    """What positions.txt holds for an instruction."""
+    return instruction_sha256(text)[:DIGITS]
 
 
 def position(instruction: str) -> int | None:

@@ -4,18 +4,19 @@ The texts stay out: AlpacaEval's instructions and reference answers are CC BY-NC
 lengths, orders, preference, probability mass) is all that win rate and length-controlled win rate are made of.
 """
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from kto_release.errors import DataError, HubError, ReleaseError, RunError, ScoreError
-from kto_release.positions import collapsed, position
+from kto_release.evaluate.scoring.alpaca import length_controlled, win_rates
+from kto_release.evaluate.scoring.length_data import load_lc_data
+from kto_release.judges.rows import Judged, read_rows
+from kto_release.positions import COUNT, DIGITS, hashes, instruction_sha256, position
 from kto_release.records import EvalRecord, Facts
 
 SAME = 1e-6
@@ -39,6 +40,7 @@ class ReleasedJudgement(Facts):
     """The same with the reference shown first, then with the model shown first; empty: not known."""
     answer_mass: float | None
     flagged: bool
+    """Whether screening flagged the answer, or the judgement may have been tampered with."""
 
 
 class Rescored(NamedTuple):
@@ -54,34 +56,35 @@ def released(folder: Path, record: EvalRecord) -> list[ReleasedJudgement]:
     """The judgements in the folder of a results.json, stripped of their texts. Raises `RunError`."""
     path = folder / "annotations.json"
     try:
-        rows = json.loads(path.read_bytes())
-        places: dict[str, int] = {}
-        for row in rows:
-            places.setdefault(row["instruction"], len(places))
-        return [_strip(row, places, own=not record.is_alpaca_eval) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        rows = read_rows(path).rows
+    except (DataError, ScoreError) as error:
         raise RunError(
-            f"{str(path)!r} can't be read: {error!r}",
+            error.problem,
             expected="the judgements behind results.json, in alpaca_eval's format",
             todo="restore the file, or evaluate again",
         ) from None
+    own = {text: place for place, text in enumerate(dict.fromkeys(row.instruction for row in rows))}
+    places = [position(row.instruction) if record.is_alpaca_eval else own[row.instruction] for row in rows]
+    if None in places:
+        raise RunError(
+            f"{str(path)!r}, row {places.index(None) + 1}: an instruction that is not AlpacaEval's",
+            expected="the judgements behind results.json",
+            todo="restore the file, or evaluate again",
+        )
+    return [_strip(row, place) for row, place in zip(rows, places, strict=True) if place is not None]
 
 
-def _strip(row: dict[str, Any], places: dict[str, int], *, own: bool) -> ReleasedJudgement:
-    instruction = row["instruction"]
-    place = places[instruction] if own else position(instruction)
-    if place is None:
-        raise KeyError(f"an instruction that is not AlpacaEval's: row {places[instruction] + 1}")
+def _strip(row: Judged, place: int) -> ReleasedJudgement:
     return ReleasedJudgement(
         position=place,
-        sample=row.get("sample") or 0,
-        instruction_sha256=hashlib.sha256(collapsed(instruction).encode("utf-8", "surrogatepass")).hexdigest(),
-        answer_length=len(row["output_2"]),
-        reference_length=len(row["output_1"]),
-        preference=row["preference"],
-        preferences=row.get("preferences") or [],
-        answer_mass=row.get("answer_mass"),
-        flagged=bool(row.get("flagged")),
+        sample=row.sample,
+        instruction_sha256=instruction_sha256(row.instruction),
+        answer_length=len(row.output),
+        reference_length=len(row.reference),
+        preference=row.preference,
+        preferences=list(row.preferences),
+        answer_mass=row.mass,
+        flagged=bool(row.flags or row.tampered),
     )
 
 
@@ -106,8 +109,7 @@ def rescore(rows: Sequence[ReleasedJudgement], record: EvalRecord, lc_data: Path
 
     `lc_data` is AlpacaEval's df_gamed.csv; null takes it from the Hub. Raises `ScoreError`.
     """
-    from kto_release.evaluate.scoring.alpaca import win_rates
-
+    _refuse_misplaced(rows, is_alpaca_eval=record.is_alpaca_eval)
     scored = [row for row in rows if row.preference is not None]
     if len(scored) != record.n_total:
         raise ScoreError(f"{len(scored)} judgements are scored, and the record has {record.n_total}")
@@ -123,13 +125,24 @@ def rescore(rows: Sequence[ReleasedJudgement], record: EvalRecord, lc_data: Path
         return Rescored(rate, None, error.problem)
 
 
+def _refuse_misplaced(rows: Sequence[ReleasedJudgement], *, is_alpaca_eval: bool) -> None:
+    """Raise `ScoreError` where a row's hash is not that of the instruction at its position.
+
+    In a set of one's own that is what the position's first row says.
+    """
+    known = {place: digits for digits, place in hashes().items()} if is_alpaca_eval else {}
+    for number, row in enumerate(rows, 1):
+        digits = row.instruction_sha256[:DIGITS]
+        if known.setdefault(row.position, digits) != digits:
+            raise ScoreError(
+                f"judgement {number} is not of the instruction at position {row.position}: sha256 {digits}…, not "
+                f"{known[row.position]}…"
+            )
+
+
 def _length_controlled(rows: Sequence[ReleasedJudgement], record: EvalRecord, lc_data: Path | None) -> Iterator[float]:
     """The rate of each sample of the answers."""
-    from kto_release.evaluate.scoring.alpaca import length_controlled
-    from kto_release.evaluate.scoring.length_data import fetch_lc_data, read_lc_data
-    from kto_release.positions import COUNT
-
-    data = read_lc_data(lc_data) if lc_data is not None else fetch_lc_data()
+    data = load_lc_data(lc_data)
     if record.lc_data_sha256 is not None and data.sha256 != record.lc_data_sha256:
         raise DataError(
             f"this data for length control is not what was scored with (sha256 {data.sha256[:12]}…, not "

@@ -10,6 +10,7 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from kto_release import console
 from kto_release.recipe import ModelSection, TrainSection
+from kto_release.templates import save_tokenizer
 from kto_release.train import checkpoints, logps_store
 from kto_release.train.arithmetic import keep_freed_memory, load_model
 from kto_release.train.batches import GlobalBatch
@@ -177,7 +178,7 @@ def _save(
     if trainer.accelerator.is_main_process:
         if train.lora is not None:
             _merge(part, job, model_section)
-        tokenizer.save_pretrained(part)
+        save_tokenizer(tokenizer, part)
         for name in NOT_WEIGHTS:
             (part / name).unlink(missing_ok=True)
         part.replace(target)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_release.errors import DataError
-from kto_release.evaluate.instructions import official_outputs, read_rows
-from kto_release.evaluate.score_file import read_annotations
-from kto_release.evaluate.scoring.alpaca import OFFICIAL_JUDGE, OFFICIAL_REFERENCE
+from kto_release.evaluate.instructions import official_outputs
 from kto_release.evaluate.scoring.leaderboard import Published, leaderboard
-from kto_release.judges.rows import Judged
+from kto_release.json_rows import read_objects
+from kto_release.judges.official import OFFICIAL_JUDGE, OFFICIAL_REFERENCE
+from kto_release.judges.rows import Judged, read_rows
 from kto_release.positions import position
 
 SUFFIXES = (".json", ".json.gz", ".json.xz")
@@ -36,7 +36,7 @@ def load_anchors(folder: Path) -> list[Anchor]:
         raise DataError(f"no such folder: {str(folder)!r}", expected="a folder of anchors")
     places = [folder, folder / "annotations", folder / "outputs"]
     paths = [path for place in places for path in sorted(place.glob("*")) if path.name.endswith(SUFFIXES)]
-    files = [(path, read_rows(path)) for path in paths]
+    files = [(path, read_objects(path)) for path in paths]
     stored = next((rows for _, rows in files if rows[0].get("generator") == OFFICIAL_REFERENCE), None)
     found: dict[str, Anchor] = {}
     unknown = []
@@ -76,7 +76,7 @@ def _published(path: Path, rows: Sequence[dict[str, Any]]) -> Published | None:
 
 def _rows(path: Path, rows: Sequence[dict[str, Any]], stored: Sequence[dict[str, Any]] | None) -> dict[int, Judged]:
     if "output_2" in rows[0]:
-        annotations = read_annotations(path)
+        annotations = read_rows(path)
         official = annotations.annotator == OFFICIAL_JUDGE
         judged = [row if official else row._replace(preference=None) for row in annotations.rows]
     else:

@@ -14,11 +14,11 @@ from kto_release.engines import engines
 from kto_release.errors import RecipeError
 from kto_release.evaluate.calibration.agreement import calibrate, estimate
 from kto_release.evaluate.calibration.anchors import Anchor, draw, load_anchors
-from kto_release.evaluate.scoring.alpaca import OFFICIAL_REFERENCE
+from kto_release.evaluate.scoring.scores import Scores
 from kto_release.files import read_record, write_record
 from kto_release.judges import determining, open_judge
 from kto_release.judges.asking import Journal, Pair, judge_pairs, refuse_failures
-from kto_release.judges.rows import Scores
+from kto_release.judges.official import OFFICIAL_REFERENCE
 from kto_release.records import CalibrationRecord, Interval, JudgeFacts
 from kto_release.run import Run
 

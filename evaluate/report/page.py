@@ -37,19 +37,17 @@ def write_report(
     record: EvalRecord,
     rows: Sequence[Judged],
     *,
-    flags: Sequence[Sequence[str]] = (),
     earlier: Sequence[EvalRecord] = (),
     compared: Sequence[str] = (),
 ) -> Path:
     """Write report.html into `folder` and return its path.
 
-    `rows` are all judged rows, the failed ones too; `flags` the kinds of screening that each was flagged with.
-    `earlier` are other evaluations of the run: those of the same instructions, reference and judge are shown beside
-    this one, all others are left out, since their scores can't be compared. `compared` are sentences on the paired
-    differences.
+    `rows` are all judged rows, the failed ones too. `earlier` are other evaluations of the run: those of the same
+    instructions, reference and judge are shown beside this one, all others are left out, since their scores can't be
+    compared. `compared` are sentences on the paired differences.
     """
     path = folder / REPORT
-    write_atomically(path, render_report(record, rows, flags=flags, earlier=earlier, compared=compared))
+    write_atomically(path, render_report(record, rows, earlier=earlier, compared=compared))
     return path
 
 
@@ -57,7 +55,6 @@ def render_report(
     record: EvalRecord,
     rows: Sequence[Judged],
     *,
-    flags: Sequence[Sequence[str]] = (),
     earlier: Sequence[EvalRecord] = (),
     compared: Sequence[str] = (),
 ) -> str:
@@ -75,7 +72,7 @@ def render_report(
         "form-action 'none'",
         style=Markup(style),  # noqa: S704
         script=Markup(script),  # noqa: S704
-        data=Markup(_data(record, rows, flags)),  # noqa: S704
+        data=Markup(_data(record, rows)),  # noqa: S704
         pictures=[(title, note, Markup(svg)) for title, note, svg in pictures(record, rows, earlier)],  # noqa: S704
         compared=compared,
         neighbours=neighbours(record),
@@ -201,7 +198,7 @@ def _mass(record: EvalRecord) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in record.answer_mass.items())
 
 
-def _data(record: EvalRecord, rows: Sequence[Judged], flags: Sequence[Sequence[str]]) -> str:
+def _data(record: EvalRecord, rows: Sequence[Judged]) -> str:
     """The rows as JSON that can stand in a script element: without "<" no tag can end it."""
     plain: dict[str, Any] = {
         "model": name_of(record),
@@ -218,9 +215,9 @@ def _data(record: EvalRecord, rows: Sequence[Judged], flags: Sequence[Sequence[s
                 "mass": row.mass,
                 "failure": row.failure,
                 "sample": row.sample,
-                "flags": list(flags[number]) if number < len(flags) else [],
+                "flags": list(row.flags),
             }
-            for number, row in enumerate(rows)
+            for row in rows
         ],
     }
     text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))

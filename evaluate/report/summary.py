@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from kto_release import console
 from kto_release.evaluate.scoring.leaderboard import show_neighbours
 from kto_release.evaluate.scoring.length_data import LcData
-from kto_release.judges.rows import Scores
+from kto_release.evaluate.scoring.scores import Scores
 from kto_release.provenance import environment, now
 from kto_release.records import EvalRecord, GenerationFacts, Interval, JudgeFacts, ModelFacts
 

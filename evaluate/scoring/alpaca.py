@@ -14,8 +14,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -25,14 +23,6 @@ import numpy.typing as npt
 from kto_release.errors import ScoreError
 from kto_release.evaluate.scoring.length_data import LcData
 
-OFFICIAL_JUDGE = "weighted_alpaca_eval_gpt4_turbo"
-"""Name of the annotator behind AlpacaEval 2.0's leaderboard."""
-OFFICIAL_MODEL = "gpt-4-1106-preview"
-"""That annotator's model. It was shut down in March 2026: what it judged is recorded, and nothing new can be."""
-OFFICIAL_REFERENCE = "gpt4_1106_preview"
-"""Generator of the answers that the leaderboard compares with."""
-OFFICIAL_PROMPT = "evaluators_configs/alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"
-OFFICIAL_LEADERBOARD = f"leaderboards/data_AlpacaEval_2/{OFFICIAL_JUDGE}_leaderboard.csv"
 GLM = "length_controlled_v1"
 
 Floats = npt.NDArray[np.float64]
@@ -60,28 +50,6 @@ class LengthControl(NamedTuple):
     """The C that its cross-validation chose."""
     coefficients: tuple[float, float, float]
     """Of tanh(length difference), difficulty, and the model itself."""
-
-
-def folder() -> Path:
-    """Folder of the installed alpaca_eval, found without importing it."""
-    spec = find_spec("alpaca_eval")
-    if spec is None or spec.origin is None:
-        raise ScoreError("alpaca_eval is not installed", todo="pip install alpaca-eval==0.6.6")
-    return Path(spec.origin).parent
-
-
-def official_prompt() -> str:
-    """The prompt of AlpacaEval 2.0's judge, as its package ships it."""
-    return (folder() / OFFICIAL_PROMPT).read_text(encoding="utf-8")
-
-
-def chat_messages(prompt: str) -> list[dict[str, str]]:
-    """A prompt in alpaca_eval's ChatML form as messages.
-
-    Give it the prompt before any answer is filled in: an answer's own markers would be taken for the prompt's.
-    """
-    with _contained():
-        return [dict(message) for message in _package("utils").prompt_to_chatml(prompt)]
 
 
 def win_rates(preferences: Sequence[float]) -> WinRates:
@@ -133,26 +101,6 @@ def length_controlled(preferences: Sequence[float], length_differences: Sequence
         rate = float(model.predict_proba(test)[:, 1].mean() * 100)
     first, second, third = (float(value) for value in model.coef_[0])
     return LengthControl(rate, float(np.ravel(model.C_)[0]), (first, second, third))
-
-
-def refit(preferences: Floats, features: Floats, weights: Floats, regularization: float) -> Floats:
-    """Coefficients of alpaca_eval's regression with C given instead of cross-validated: what resamples are held to.
-
-    `features` are the three columns of its design matrix, `preferences` in [0, 1], `weights` one number per row.
-    """
-    import pandas as pd
-
-    frame = pd.DataFrame(features, columns=["length", "difficulty", "model"]).assign(preference=preferences)
-    with _contained():
-        model = _package("metrics.glm_winrate").fit_LogisticRegressionCV(
-            frame,
-            "preference",
-            is_ytrue_proba=True,
-            n_splits=0,
-            C=regularization,
-            sample_weight=pd.Series(weights),
-        )
-    return np.asarray(model.coef_[0], float)
 
 
 def _weights(not_gamed: Any, share: float) -> Any:

@@ -10,9 +10,11 @@ from functools import cache
 from typing import NamedTuple
 
 from kto_release import console
-from kto_release.evaluate.scoring.alpaca import OFFICIAL_LEADERBOARD, folder
+from kto_release.judges.official import OFFICIAL_JUDGE, alpaca_eval_folder
 from kto_release.records import EvalRecord
 
+LEADERBOARD = f"leaderboards/data_AlpacaEval_2/{OFFICIAL_JUDGE}_leaderboard.csv"
+"""In the package's folder."""
 NEIGHBOURS = 3
 """Models shown above and below a result."""
 
@@ -33,7 +35,7 @@ class Published(NamedTuple):
 @cache
 def leaderboard() -> dict[str, Published]:
     """Every model by its name, in the order of the length-controlled win rate."""
-    with (folder() / OFFICIAL_LEADERBOARD).open(encoding="utf-8", newline="") as file:
+    with (alpaca_eval_folder() / LEADERBOARD).open(encoding="utf-8", newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: -float(row["length_controlled_winrate"]))
     return {
         row[""]: Published(

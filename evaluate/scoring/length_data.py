@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kto_release.errors import DataError, HubError, KtoReleaseError
+from kto_release.evaluate.instructions import fetch
 from kto_release.positions import COUNT
 
 if TYPE_CHECKING:
@@ -42,10 +43,13 @@ class LcData(NamedTuple):
         return self.sha256 == SHA256
 
 
+def load_lc_data(path: Path | None) -> LcData:
+    """The data in a file, or (null) the official one from the Hub. Raises `HubError` or `DataError`."""
+    return fetch_lc_data() if path is None else read_lc_data(path)
+
+
 def fetch_lc_data() -> LcData:
     """The official data, from the Hub at the pinned revision or its cache. Raises `HubError` or `DataError`."""
-    from kto_release.evaluate.instructions import fetch
-
     try:
         path = fetch(FILE)
     except HubError as error:

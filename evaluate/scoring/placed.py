@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kto_release.errors import ScoreError
-from kto_release.judges.rows import Judged
+from kto_release.judges.rows import Judged, check_preference
 from kto_release.positions import COUNT, position
 
 SHOWN = 5
@@ -75,19 +75,6 @@ def place(rows: Sequence[Judged], expected: Sequence[str] | None, *, allow_parti
     if not placed.complete and not allow_partial:
         raise _incomplete(placed)
     return placed
-
-
-def check_preference(value: object, where: str) -> None:
-    """Raise `ScoreError` unless `value` is a preference in [1, 2], or null for a failed judgement."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 2:
-        hint = "; -1 is alpaca_eval's mark of a judgement that failed" if value == -1 else ""
-        raise ScoreError(
-            f"{where}: the preference is {value!r}{hint}",
-            expected="a number from 1 (the reference wins) to 2 (the model wins); 1.5 or 0 is a draw, null a failure",
-            todo="judge this row again; a value outside this range would change the score without a word",
-        )
 
 
 def _incomplete(placed: Placed) -> ScoreError:

@@ -19,7 +19,7 @@ from kto_release.evaluate.scoring.intervals import (
 )
 from kto_release.evaluate.scoring.length_data import LcData
 from kto_release.evaluate.scoring.placed import Placed, place
-from kto_release.judges.rows import Judged, Scores
+from kto_release.judges.rows import Judged
 from kto_release.positions import COUNT
 from kto_release.records import Interval
 
@@ -29,6 +29,49 @@ LOW_CONSISTENCY = 0.6
 """Share of pairs judged alike in both orders below which a judge is called inconsistent; a coin's is one half."""
 
 Floats = npt.NDArray[np.float64]
+
+
+class Scores(NamedTuple):
+    """The scores of one set of judged rows, named and defined as in alpaca_eval; rates in percent."""
+
+    win_rate: float
+    standard_error: float | None
+    """Standard error of win_rate over instructions; null with a single one."""
+    discrete_win_rate: float
+    length_controlled_winrate: float | None
+    no_length_control: str | None
+    """Why there is no length-controlled rate; null where there is one."""
+    n_wins: int
+    n_wins_base: int
+    n_draws: int
+    n_total: int
+    """Judgements that are scored."""
+    n_missing: int
+    """Instructions without a judgement."""
+    n_failed: int
+    """Judgements that were tried and failed."""
+    avg_length: int
+    """Mean characters of the model's answers, cut to an integer as alpaca_eval does."""
+    is_alpaca_eval: bool
+    partial: bool
+    """Whether instructions are missing or failed."""
+    regularization: float | None
+    """The C that cross-validation chose for the length-controlled fit: the resamples are refitted with it."""
+    intervals: dict[str, Interval]
+    """win_rate, and length_controlled_winrate where there is one."""
+    by_dataset: dict[str, Interval]
+    """Win rate within each collection of instructions."""
+    variance: dict[str, float | None]
+    """Squared standard error of win_rate (squared percent): total; of it generation and judge, where they were
+    measured; and instructions, which is the rest and so holds whatever was not measured."""
+    position_bias: float | None
+    """Mean preference for the first place, minus one half; null where only one order was asked."""
+    self_consistency: float | None
+    """Share of pairs in which both orders favour the same answer."""
+    answer_mass: dict[str, float] | None
+    """mean, min, and low_share: the share of rows below the limit."""
+    unreliable_because: list[str]
+    """In words; empty: nothing speaks against the score."""
 
 
 def score(

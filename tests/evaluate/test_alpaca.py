@@ -11,6 +11,7 @@ import pytest
 from made_up import gamed_data, population, write_gamed
 
 from kto_release.evaluate.scoring import alpaca
+from kto_release.judges.official import alpaca_eval_folder
 
 
 def test_win_rates_by_hand() -> None:
@@ -75,11 +76,12 @@ import logging, os, pathlib, warnings
 import sklearn
 from kto_release.evaluate.scoring import alpaca
 from kto_release.evaluate.scoring.length_data import read_lc_data
+from kto_release.judges.official import alpaca_eval_folder
 def state():
     root = logging.getLogger()
     return root.level, list(root.handlers), list(warnings.filters), sklearn.get_config(), dict(os.environ)
 data = read_lc_data(pathlib.Path({str(gamed)!r}))
-alpaca.folder()
+alpaca_eval_folder()
 before = state()
 preferences = [1 + (7 * i % 11) / 10 for i in range(805)]
 alpaca.win_rates(preferences)
@@ -97,17 +99,10 @@ def test_nothing_is_written_into_the_installed_package(tmp_path: Path) -> None:
     """Scoring leaves every file of alpaca_eval's folder as it was, and adds none."""
     data = gamed_data(tmp_path)
     made = population(data.difficulty, seed=12)
-    before = folder_digest(alpaca.folder())
+    before = folder_digest(alpaca_eval_folder())
     alpaca.win_rates(made.preferences.tolist())
     alpaca.length_controlled(made.preferences.tolist(), made.differences.tolist(), data)
-    assert folder_digest(alpaca.folder()) == before
-
-
-def test_the_prompt_of_the_official_judge_becomes_messages() -> None:
-    """The shipped prompt is a system and a user turn, with the places to fill left as they are."""
-    messages = alpaca.chat_messages(alpaca.official_prompt())
-    assert [message["role"] for message in messages] == ["system", "user"]
-    assert all(place in messages[1]["content"] for place in ("{instruction}", "{output_1}", "{output_2}"))
+    assert folder_digest(alpaca_eval_folder()) == before
 
 
 def folder_digest(folder: Path) -> dict[str, str]:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from judge_server import JudgeServer, judge_server
 
-from kto_release.evaluate.score_file import read_annotations
-from kto_release.evaluate.scoring import alpaca
 from kto_release.evaluate.scoring.leaderboard import leaderboard
+from kto_release.judges.official import OFFICIAL_JUDGE
+from kto_release.judges.rows import read_rows
 
 MODEL = "claude-2.1"
 CONCURRENCY = 8
@@ -27,7 +27,7 @@ class Prepared:
     """A recipe, the recorded answers as a file of outputs, and the judge's replayed preferences."""
 
     def __init__(self, folder: Path, data: Path) -> None:
-        rows = read_annotations(data / "annotations" / f"{MODEL}.json.xz").rows
+        rows = read_rows(data / "annotations" / f"{MODEL}.json.xz").rows
         self.questions = sum(row.reference != row.output for row in rows)
         # A prompt is stripped, so an answer's own outer whitespace may be gone.
         self.preferences = {(row.instruction, row.output.strip()): row.preference for row in rows}
@@ -112,5 +112,5 @@ def test_a_run_that_is_killed_again_and_again(cli: Path, shared_data: Path, tmp_
     assert broken["standard_error"] == pytest.approx(official.standard_error, abs=1e-9)
     assert broken["length_controlled_winrate"] == pytest.approx(official.length_controlled_winrate, abs=0.2)
     # The judge is called what it is, so the official leaderboard stays away.
-    assert alpaca.OFFICIAL_JUDGE not in last.stdout
+    assert OFFICIAL_JUDGE not in last.stdout
     assert "official leaderboard" not in last.stdout

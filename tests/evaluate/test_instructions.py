@@ -10,7 +10,8 @@ import pytest
 
 from kto_release.digests import sha256_of
 from kto_release.errors import DataError, HubError
-from kto_release.evaluate.instructions import BASELINE_SHA256, load_instructions, load_outputs, read_rows
+from kto_release.evaluate.instructions import BASELINE_SHA256, load_instructions, load_outputs
+from kto_release.json_rows import read_objects
 from kto_release.recipe import EvalSection
 
 ROWS = [
@@ -88,13 +89,13 @@ def test_outputs_of_several_generators_are_refused(tmp_path: Path) -> None:
 def test_files_that_are_none(tmp_path: Path) -> None:
     """Missing, not JSON, not packed as their first bytes say."""
     with pytest.raises(DataError, match="no such file"):
-        read_rows(tmp_path / "none.json")
+        read_objects(tmp_path / "none.json")
     (tmp_path / "a.json").write_text("[{]")
     with pytest.raises(DataError, match="is no JSON"):
-        read_rows(tmp_path / "a.json")
+        read_objects(tmp_path / "a.json")
     (tmp_path / "a.json.xz").write_bytes(b"\xfd7zXZ\0 and no more")
     with pytest.raises(DataError, match="can't be read"):
-        read_rows(tmp_path / "a.json.xz")
+        read_objects(tmp_path / "a.json.xz")
 
 
 def test_alpaca_eval_without_the_hub_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

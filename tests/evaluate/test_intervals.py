@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alpaca_oracle import refit
 from made_up import COEFFICIENTS, gamed_data, population
 
-from kto_release.evaluate.scoring import alpaca
+from kto_release.evaluate.scoring.alpaca import length_controlled
 from kto_release.evaluate.scoring.intervals import (
     LengthModel,
     length_controlled_replicates,
@@ -57,7 +58,7 @@ def test_a_refit_is_the_packages_own_regression_on_the_resampled_rows(tmp_path: 
         )
         preferences = np.concatenate([gamed.preference, made.preferences[rows] - 1])
         weights = np.concatenate([np.full(len(gamed), GAMED_WEIGHT), np.ones(len(rows))])
-        _, hard, own = alpaca.refit(preferences, features, weights, regularization)
+        _, hard, own = refit(preferences, features, weights, regularization)
         theirs = 100 * np.mean(1 / (1 + np.exp(-(hard * made.difficulty[rows] + own))))
         assert rate == pytest.approx(theirs, abs=SOLVER)
 
@@ -66,7 +67,7 @@ def test_the_undrawn_set_gives_the_packages_length_controlled_rate(tmp_path: Pat
     """With every instruction drawn once, the refit is the point estimate itself."""
     data = gamed_data(tmp_path)
     made = population(data.difficulty, seed=2)
-    fit = alpaca.length_controlled(made.preferences.tolist(), made.differences.tolist(), data)
+    fit = length_controlled(made.preferences.tolist(), made.differences.tolist(), data)
     model = length_model(made.preferences, made.differences, data, fit.regularization, fit.coefficients)
     rates = length_controlled_replicates(model, np.ones((1, len(made.preferences))))
     assert rates.tolist() == pytest.approx([fit.rate], abs=SOLVER)

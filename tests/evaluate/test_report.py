@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_rows import evaluation, rows
+from report_rows import evaluation, flagged, rows
 
 from kto_release.evaluate.report.page import comparable, facts, length_bins, pictures, render_report, write_report
 from kto_release.evaluate.report.pictures import Mark, histogram, whiskers
@@ -48,8 +48,8 @@ def data_of(text: str) -> Any:
 
 def test_every_row_is_in_the_page() -> None:
     """Instruction, both answers, preference, orders, mass, failure and flags of each row, failed ones too."""
-    judged = rows(6)
-    plain = data_of(render_report(evaluation(judged), judged, flags=[("cut",), (), (), (), (), ("empty", "cut")]))
+    judged = flagged(rows(6), {0: ("cut",), 5: ("empty", "cut")})
+    plain = data_of(render_report(evaluation(judged), judged))
     assert [(row["instruction"], row["output"], row["reference"]) for row in plain["rows"]] == [
         (row.instruction, row.output, row.reference) for row in judged
     ]
@@ -76,7 +76,14 @@ def test_no_text_becomes_markup() -> None:
     """With hostile text in every place the page has the same elements and attributes as with harmless text."""
     judged = rows(12)
     hostile = [
-        row._replace(instruction=NASTY, output=NASTY, reference=NASTY, dataset=NASTY, failure=row.failure and NASTY)
+        row._replace(
+            instruction=NASTY,
+            output=NASTY,
+            reference=NASTY,
+            dataset=NASTY,
+            failure=row.failure and NASTY,
+            flags=(NASTY,),
+        )
         for row in judged
     ]
     plain = evaluation(judged).model_copy(
@@ -93,7 +100,7 @@ def test_no_text_becomes_markup() -> None:
     # Lengths are kept equal, so that the plots are the same.
     harmless = [row._replace(instruction="x", output="x", reference="x", dataset="x") for row in judged]
     before = Page(render_report(plain, harmless))
-    after = Page(render_report(_hostile(evaluation(judged)), hostile, flags=[(NASTY,)] * 12))
+    after = Page(render_report(_hostile(evaluation(judged)), hostile))
     assert after.elements == before.elements
     assert [sorted(one) for one in after.attributes] == [sorted(one) for one in before.attributes]
     assert not [name for one in after.attributes for name in one if name.startswith("on")]

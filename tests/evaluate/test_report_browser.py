@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_rows import evaluation, rows
+from report_rows import evaluation, flagged, rows
 
 from kto_release.evaluate.report.page import write_report
 
@@ -55,9 +55,9 @@ def open_report(browser: Any, tmp_path: Path) -> Iterator[Any]:
     """Opens a report of the given rows, with no network at all."""
     context = browser.new_context(offline=True, viewport={"width": 1400, "height": 1000})
 
-    def opened(judged: list[Any], flags: Any = (), **changes: Any) -> Opened:
+    def opened(judged: list[Any], **changes: Any) -> Opened:
         record = evaluation(judged).model_copy(update=changes)
-        return Opened(context.new_page(), write_report(tmp_path, record, judged, flags=flags))
+        return Opened(context.new_page(), write_report(tmp_path, record, judged))
 
     yield opened
     context.close()
@@ -66,12 +66,18 @@ def open_report(browser: Any, tmp_path: Path) -> Iterator[Any]:
 def test_nothing_that_a_model_wrote_runs(open_report: Any) -> None:
     """Hostile text in every place stands on the page as text; the page has its own two scripts and no picture."""
     judged = [
-        row._replace(instruction=NASTY, output=NASTY, reference=NASTY, dataset=NASTY, failure=row.failure and NASTY)
+        row._replace(
+            instruction=NASTY,
+            output=NASTY,
+            reference=NASTY,
+            dataset=NASTY,
+            failure=row.failure and NASTY,
+            flags=(NASTY,),
+        )
         for row in rows(12)
     ]
     opened = open_report(
         judged,
-        flags=[(NASTY,)] * 12,
         score=NASTY,
         reference=NASTY,
         gamed=[NASTY],
@@ -96,7 +102,7 @@ def test_the_page_asks_nobody(open_report: Any) -> None:
 
 def test_filters(open_report: Any) -> None:
     """Won, lost, drawn, failed, flagged, by data set and by flag: each shows its rows, and how many."""
-    opened = open_report(rows(12), flags=[("cut",), (), ("empty",), *[()] * 9])
+    opened = open_report(flagged(rows(12), {0: ("cut",), 2: ("empty",)}))
     page = opened.page
     expected = {
         "all": [str(number) for number in range(1, 13)],
@@ -138,7 +144,7 @@ def test_search_finds_and_marks(open_report: Any) -> None:
 
 def test_one_judgement(open_report: Any) -> None:
     """The chosen row with both answers, the verdict in both orders, the mass, the lengths and the flags."""
-    opened = open_report(rows(12), flags=[("cut", "trained_on"), *[()] * 11])
+    opened = open_report(flagged(rows(12), {0: ("cut", "trained_on")}))
     assert opened.text("#place") == "instruction 1 of 12 · sums"
     assert opened.text("#verdict") == "won, 90.0%"
     assert opened.text("#output") == "Model says 1. "

@@ -16,8 +16,10 @@ from command import run_command
 from made_up import write_gamed
 
 from kto_release.errors import DataError, KtoReleaseError, RecipeError, ScoreError
-from kto_release.evaluate.score_file import read_annotations, score_annotations
-from kto_release.evaluate.scoring import alpaca
+from kto_release.evaluate.score_file import score_annotations
+from kto_release.evaluate.scoring.leaderboard import LEADERBOARD
+from kto_release.judges.official import OFFICIAL_JUDGE, OFFICIAL_REFERENCE, alpaca_eval_folder
+from kto_release.judges.rows import read_rows
 from kto_release.records import EvalRecord
 
 COMPLETE = ["FuseChat-Llama-3.2-1B-Instruct", "OpenHermes-2.5-Mistral-7B", "claude-2.1", "gemma-2b-it"]
@@ -57,7 +59,7 @@ def row(number: int, preference: Any = 1.25, **changes: Any) -> dict[str, Any]:
 
 def published(model: str) -> dict[str, str]:
     """The model's row in the leaderboard that the alpaca_eval package ships."""
-    with (alpaca.folder() / alpaca.OFFICIAL_LEADERBOARD).open(encoding="utf-8") as file:
+    with (alpaca_eval_folder() / LEADERBOARD).open(encoding="utf-8") as file:
         return next(row for row in csv.DictReader(file) if row[""] == model)
 
 
@@ -142,6 +144,61 @@ def test_its_own_annotations_give_the_same_scores_again(
     assert scores_of(again) == scores_of(first)
 
 
+def test_nothing_that_a_file_knows_is_lost(tmp_path: Path) -> None:
+    """Orders, mass, failure, flags, price, time, the judge's words: scored and written, they are there as before.
+
+    Judged in both orders, the first place preferred in each: 1.75 and 1.25 of the model make a bias of one quarter.
+    """
+    known = {
+        "preferences": [1.25, 1.75],
+        "answer_mass": 0.75,
+        "flags": ["cut", "trained_on"],
+        "tampered": "no letters",
+        "price_per_example": 0.25,
+        "time_per_example": 1.5,
+        "raw_completion": {"reference_first": {"text": "half: \ud83d"}, "answer_first": "ä"},
+        "sample": 0,
+        "generator_2": "mine",
+    }
+    failed = {
+        "generator_2": "mine",
+        "preference": None,
+        "failure": "the judge said neither",
+        "preferences": [None, 1.75],
+    }
+    path = save(tmp_path / "own.json", [row(0, 1.5, **known), row(1, **failed)])
+    first = score_annotations(path, tmp_path / "a", allow_partial=True)
+    plain = json.loads((tmp_path / "a" / "annotations.json").read_text())
+    assert {key: plain[0][key] for key in known} == known
+    assert {key: plain[1][key] for key in failed} == failed
+    assert (first.screening["cut"], first.screening["trained_on"]) == (1, 1)
+    assert first.position_bias == pytest.approx(0.25)
+    again = score_annotations(tmp_path / "a" / "annotations.json", tmp_path / "b", allow_partial=True)
+    assert scores_of(again) == scores_of(first)
+    assert (tmp_path / "b" / "annotations.json").read_bytes() == (tmp_path / "a" / "annotations.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"preferences": [1.5]}, "'preferences' is [1.5]"),
+        ({"preferences": [1.5, 3]}, "'preferences': the preference is 3"),
+        ({"answer_mass": 1.5}, "'answer_mass' is 1.5"),
+        ({"answer_mass": True}, "'answer_mass' is True"),
+        ({"flags": "cut"}, "'flags' is 'cut'"),
+        ({"tampered": 1}, "'tampered' is 1"),
+        ({"price_per_example": "free"}, "'price_per_example' is 'free'"),
+    ],
+)
+def test_a_field_that_is_none_is_refused(wrong: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    """What can't be read is named with its row; it is never dropped."""
+    path = save(tmp_path / "own.json", [row(0), row(1, **wrong)])
+    with pytest.raises(ScoreError) as caught:
+        read_rows(path)
+    assert caught.value.problem.startswith("own.json, row 2")
+    assert problem in caught.value.problem
+
+
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
@@ -154,8 +211,8 @@ def test_its_own_annotations_give_the_same_scores_again(
         (lambda rows: [rows[0] | {"preference": -1}, *rows[1:]], "row 1: the preference is -1; -1 is alpaca_eval's"),
         (lambda rows: [rows[0] | {"preference": 3}, *rows[1:]], "row 1: the preference is 3"),
         (lambda rows: [rows[0] | {"preference": None}, *rows[1:]], "failed judgements: 1 of 805"),
-        (lambda rows: [rows[0] | {"output_2": None}, *rows[1:]], "no text under 'output_2' in 1 rows: 1"),
-        (lambda rows: [rows[0] | {"output_1": 7}, *rows[1:]], "no text under 'output_1' in 1 rows: 1"),
+        (lambda rows: [rows[0] | {"output_2": None}, *rows[1:]], "no text under 'output_2': row 1 (1 in all)"),
+        (lambda rows: [rows[0] | {"output_1": 7}, *rows[1:]], "no text under 'output_1': row 1 (1 in all)"),
         (lambda rows: [rows[0] | {"generator_2": "x"}, *rows[1:]], "more than one 'generator_2'"),
         (lambda rows: [rows[0] | {"annotator": "x"}, *rows[1:]], "more than one 'annotator'"),
     ],
@@ -226,7 +283,7 @@ def test_the_judge_is_named_by_the_rows_or_by_the_user_or_not_at_all(tmp_path: P
 
 def test_the_official_judge_is_official_only_on_alpaca_eval(tmp_path: Path) -> None:
     """Its name on other instructions is a name and no more."""
-    path = save(tmp_path / "own.json", [row(0, annotator=alpaca.OFFICIAL_JUDGE)])
+    path = save(tmp_path / "own.json", [row(0, annotator=OFFICIAL_JUDGE)])
     assert score_annotations(path, tmp_path / "out").judge.official is False
 
 
@@ -238,7 +295,7 @@ def test_files_may_be_compressed(tmp_path: Path) -> None:
     with lzma.open(tmp_path / "a.json.xz", "wt") as file:
         file.write(text)
     (tmp_path / "a.json").write_text(text)
-    read = [read_annotations(tmp_path / name) for name in ("a.json", "a.json.gz", "a.json.xz")]
+    read = [read_rows(tmp_path / name) for name in ("a.json", "a.json.gz", "a.json.xz")]
     assert read[0] == read[1] == read[2]
     assert [one.dataset for one in read[0].rows] == [None, "koala"]
 
@@ -249,7 +306,7 @@ def test_a_file_is_read_whatever_its_name_and_its_first_mark(tmp_path: Path) -> 
     (tmp_path / "a.json").write_bytes(text)
     (tmp_path / "b.json").write_bytes(gzip.compress(text))
     (tmp_path / "c.json").write_bytes(b"\xef\xbb\xbf" + text)
-    read = [read_annotations(tmp_path / name) for name in ("a.json", "b.json", "c.json")]
+    read = [read_rows(tmp_path / name) for name in ("a.json", "b.json", "c.json")]
     assert read[0] == read[1] == read[2]
 
 
@@ -277,7 +334,7 @@ def test_what_is_no_such_file_is_one_clear_error(content: bytes, problem: str, t
 
 def test_the_reference_in_the_models_place_is_refused(tmp_path: Path) -> None:
     """Its score would be the opposite one."""
-    exchanged = row(0, generator_1="mine", generator_2=alpaca.OFFICIAL_REFERENCE)
+    exchanged = row(0, generator_1="mine", generator_2=OFFICIAL_REFERENCE)
     with pytest.raises(ScoreError, match="'generator_2' is AlpacaEval's reference"):
         score_annotations(save(tmp_path / "own.json", [exchanged]), tmp_path / "out")
 

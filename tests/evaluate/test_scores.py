@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from kto_release.errors import ScoreError
-from kto_release.evaluate.scoring.scores import score
-from kto_release.judges.rows import Judged, Scores
+from kto_release.evaluate.scoring.scores import Scores, score
+from kto_release.judges.rows import Judged
 
 OWN = ["Count to three.", "Name a colour.", "Say hello.", "Translate: chat."]
 

@@ -289,7 +289,7 @@ def test_interrupted_building_leaves_the_old_bundle(
     publish(run, dry_run=True)
     before = sha256_by_path(bundle_of(run))
     (run.eval_records()[0][0] / "annotations.json").write_text("not JSON")
-    with pytest.raises(RunError, match=r"annotations\.json' can't be read"):
+    with pytest.raises(RunError, match=r"annotations\.json' is no JSON"):
         publish(run, dry_run=True)
     assert sha256_by_path(bundle_of(run)) == before
     assert sorted(path.name for path in run.release_folder.iterdir()) == ["bundle", "checklist.json", "weights"]

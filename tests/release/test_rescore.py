@@ -1,5 +1,6 @@
 """Judgements as a release carries them, and the scores that they give again."""
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -10,6 +11,7 @@ from run_builder import build_run, write_evaluation
 from kto_release.digests import file_sha256
 from kto_release.errors import RunError, ScoreError
 from kto_release.files import read_record
+from kto_release.judges.rows import read_rows, write_rows
 from kto_release.records import EvalRecord
 from kto_release.release.rescore import read_jsonl, released, rescore, write_jsonl
 
@@ -70,12 +72,44 @@ def test_failed_judgements_are_kept_and_not_scored(evaluated: tuple[Path, EvalRe
 
 
 def test_a_damaged_file_is_named(evaluated: tuple[Path, EvalRecord], tmp_path: Path) -> None:
-    """Judgements that are gone or torn are an error of the run."""
-    with pytest.raises(RunError, match=r"annotations\.json' can't be read"):
-        released(tmp_path, evaluated[1])
+    """Judgements that are gone, torn, or not AlpacaEval's where the record says so, are an error of the run."""
+    folder, record = evaluated
+    with pytest.raises(RunError, match=r"no such file: .*annotations\.json"):
+        released(tmp_path, record)
     (tmp_path / "annotations.json").write_text(json.dumps([{"instruction": "a"}]))
-    with pytest.raises(RunError, match="KeyError"):
-        released(tmp_path, evaluated[1])
+    with pytest.raises(RunError, match=r"no text under 'output_1': row 1 \(1 in all\)"):
+        released(tmp_path, record)
+    with pytest.raises(RunError, match=r"annotations\.json', row 1: an instruction that is not AlpacaEval's"):
+        released(folder, record.model_copy(update={"is_alpaca_eval": True}))
+
+
+def test_what_is_flagged_or_tampered_with_is_released_so(evaluated: tuple[Path, EvalRecord], tmp_path: Path) -> None:
+    """A kind of screening, or a reason to think that the judge's answer was tampered with: either flags the row."""
+    judged = read_rows(evaluated[0] / "annotations.json")
+    rows = list(judged.rows)
+    rows[2] = rows[2]._replace(flags=("cut",))
+    rows[5] = rows[5]._replace(tampered="the letters are not the judge's")
+    write_rows(tmp_path / "annotations.json", judged._replace(rows=rows))
+    assert [row.position for row in released(tmp_path, evaluated[1]) if row.flagged] == [2, 5]
+    assert not any(row.flagged for row in released(*evaluated))
+
+
+def test_everything_known_of_a_judgement_is_released(evaluated: tuple[Path, EvalRecord]) -> None:
+    """Both orders and the mass on the letters, and the whole sha256 of the instruction's text."""
+    row = released(*evaluated)[3]
+    assert (row.preferences, row.answer_mass, row.sample) == ([2.0, 2.0], 0.15, 0)
+    text = read_rows(evaluated[0] / "annotations.json").rows[3].instruction
+    assert row.instruction_sha256 == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_row_of_another_instruction_is_not_scored(evaluated: tuple[Path, EvalRecord]) -> None:
+    """In a set of one's own, rows at one position hold one hash; AlpacaEval's positions have theirs on file."""
+    rows, record = released(*evaluated), evaluated[1]
+    rows.append(rows[0].model_copy(update={"sample": 1, "instruction_sha256": "f" * 64}))
+    with pytest.raises(ScoreError, match="judgement 21 is not of the instruction at position 0: sha256 f{16}…, not"):
+        rescore(rows, record.model_copy(update={"n_total": 21}), None)
+    with pytest.raises(ScoreError, match="judgement 1 is not of the instruction at position 0"):
+        rescore(rows[:20], record.model_copy(update={"is_alpaca_eval": True}), None)
 
 
 @pytest.mark.parametrize("model", ["claude-2.1", "gemma-2b-it"])
@@ -84,7 +118,7 @@ def test_alpaca_eval_scores_come_again(shared_data: Path, tmp_path: Path, model:
 
     They are placed by position, so their order does not matter; and none of the texts is in them.
     """
-    from kto_release.evaluate.score_file import read_annotations, score_annotations
+    from kto_release.evaluate.score_file import score_annotations
 
     source = shared_data / "alpaca_eval" / "annotations" / f"{model}.json.xz"
     data = shared_data / "alpaca_eval" / "hub" / "df_gamed.csv"
@@ -97,7 +131,7 @@ def test_alpaca_eval_scores_come_again(shared_data: Path, tmp_path: Path, model:
     assert again.win_rate == pytest.approx(record.win_rate, abs=1e-9)
     assert again.length_controlled_winrate == pytest.approx(record.length_controlled_winrate, abs=1e-9)
     text = write_jsonl(rows)
-    assert not any(row.instruction[:40] in text for row in read_annotations(source).rows)
+    assert not any(row.instruction[:40] in text for row in read_rows(source).rows)
 
 
 def test_without_the_data_for_length_control(

@@ -14,6 +14,7 @@ from run_builder import build_run
 
 from kto_release.errors import HubError, ReleaseError
 from kto_release.files import write_record
+from kto_release.judges.rows import read_rows
 from kto_release.release import Options, publish, verify
 from kto_release.release.manifest import list_files, read_manifest
 from kto_release.release.signing import SignWith, Trust
@@ -214,7 +215,7 @@ def test_a_release_with_alpaca_evals_scores(shared_data: Path, tmp_path: Path, t
     """With AlpacaEval's 805 real judgements: no instruction or reference answer is in the release, both rates come
     again from what is, and both are in the metadata and in .eval_results/.
     """
-    from kto_release.evaluate.score_file import read_annotations, score_annotations
+    from kto_release.evaluate.score_file import score_annotations
 
     source = shared_data / "alpaca_eval" / "annotations" / "claude-2.1.json.xz"
     data = shared_data / "alpaca_eval" / "hub" / "df_gamed.csv"
@@ -243,7 +244,7 @@ def test_a_release_with_alpaca_evals_scores(shared_data: Path, tmp_path: Path, t
     texts = "".join(
         path.read_text() for path in bundle.rglob("*") if path.suffix in (".json", ".jsonl", ".md", ".yaml")
     )
-    rows = read_annotations(source).rows
+    rows = read_rows(source).rows
     assert [row.instruction for row in rows if len(row.instruction) > 30 and row.instruction[:60] in texts] == []
     assert [row.reference for row in rows if len(row.reference) > 30 and row.reference[:60] in texts] == []
 
