@@ -8,15 +8,20 @@ from pathlib import Path
 from kto_release import console
 from kto_release.engines import engines
 from kto_release.evaluate.baseline import is_complete, pairs_of, refuse_itself, stored_reference
+from kto_release.evaluate.calibration.command import read_calibration
 from kto_release.evaluate.candidates import find_candidate
-from kto_release.evaluate.compare import load
-from kto_release.evaluate.instructions import InstructionSet, load_instructions, load_outputs
+from kto_release.evaluate.compare import against_earlier, load
+from kto_release.evaluate.instructions import load_instructions, load_outputs
 from kto_release.evaluate.pairs import Sides
-from kto_release.evaluate.record import Compare, against_earlier, finish, finished, inputs_digest, screened
-from kto_release.evaluate.report.summary import show
-from kto_release.evaluate.scoring.length_data import LcData, load_lc_data
+from kto_release.evaluate.record import Evaluated, finished
+from kto_release.evaluate.report.page import write_report
+from kto_release.evaluate.report.summary import show, show_screening
+from kto_release.evaluate.scoring.length_data import load_lc_data
+from kto_release.evaluate.scoring.paired import Evaluation
+from kto_release.files import write_record
 from kto_release.judges import open_judge
-from kto_release.judges.asking import judge_pairs, refuse_failures
+from kto_release.judges.asking import Journal, judge_pairs, refuse_failures
+from kto_release.judges.rows import Rows, write_rows
 from kto_release.records import EvalRecord
 from kto_release.run import Run
 
@@ -27,7 +32,7 @@ def evaluate(
     *,
     outputs: Path | None = None,
     lc_data: Path | None = None,
-    no_lc: bool = False,
+    length_control: bool = True,
     allow_partial: bool = False,
 ) -> EvalRecord | None:
     """Evaluate a model of the run (null: its last iteration), another one, or the answers in a file of outputs.
@@ -35,42 +40,65 @@ def evaluate(
     None where the recipe names no judge: answers are then all there is. What can be checked before anything is
     generated or paid is checked first. Raises a `KtoReleaseError` that says what is wrong.
     """
-    recipe = run.recipe.eval
-    instructions = load_instructions(recipe)
+    settings = run.recipe.eval
+    instructions = load_instructions(settings)
     subject = load_outputs(outputs) if outputs else find_candidate(run, model)
-    stored = stored_reference(recipe.reference, instructions) if recipe.judge else None
-    control = _length_data(instructions, lc_data, no_lc=no_lc) if recipe.judge else None
-    if recipe.judge and stored is None:
+    stored = stored_reference(settings.reference, instructions) if settings.judge else None
+    control = None
+    if settings.judge and length_control and is_complete(instructions):
+        control = load_lc_data(lc_data)  # before anything is paid
+    if settings.judge and stored is None:
         refuse_itself(subject.name)
-    with run.lock(), engines(recipe.engine, run.path / "eval" / "vllm.log") as pool:
+    with run.lock(), engines(settings.engine, run.path / "eval" / "vllm.log") as pool:
         run.create()
         console.heading(f"Evaluating {subject.name} on {instructions.name} ({len(instructions.rows)} instructions)")
-        judge = open_judge(run, recipe.judge, pool) if recipe.judge else None
+        judge = open_judge(run, settings.judge, pool) if settings.judge else None
         sides = Sides(run, instructions, subject, stored, pool, judge)
         if judge is None:
             sides.answers()
             return None
         answers, reference, journal = sides.all(judge)
-        pairs = pairs_of(instructions, answers.rows, reference)
-        compare = Compare(run, instructions, answers, reference, judge, pairs, sides.training_prompts())
-        digest = inputs_digest(compare, control, allow_partial=allow_partial)
-        record = finished(journal.folder, digest)
+        evaluated = Evaluated(
+            settings=settings,
+            instructions=instructions,
+            answers=answers,
+            reference=reference,
+            judge=judge,
+            pairs=pairs_of(instructions, answers.rows, reference),
+            training_prompts=sides.training_prompts(),
+            lc_data=control,
+            calibration=read_calibration(run.path / "eval", judge.facts),
+            allow_partial=allow_partial,
+        )
+        record = finished(journal.folder, evaluated.digest())
         if record is None:
-            screening = screened(compare)
-            judgements = judge_pairs(judge, pairs, journal)
-            refuse_failures(judgements, recipe.max_failed)
-            record = finish(
-                journal.folder, compare, screening, judgements, control, digest, allow_partial=allow_partial
-            )
+            record, sentences = _judged(run, evaluated, journal)
+        else:
+            sentences = against_earlier(load(journal.folder, record), run.path / "eval", control)
     show(record)
-    for sentence in against_earlier(load(journal.folder, record), run, control):
+    for sentence in sentences:
         console.say(sentence)
     console.say(f"report: {journal.folder / 'report.html'}")
     return record
 
 
-def _length_data(instructions: InstructionSet, path: Path | None, *, no_lc: bool) -> LcData | None:
-    """The data of the length control, before anything is paid; None where no such rate is possible or wanted."""
-    if no_lc or not is_complete(instructions):
-        return None
-    return load_lc_data(path)
+def _judged(run: Run, evaluated: Evaluated, journal: Journal) -> tuple[EvalRecord, list[str]]:
+    """Screen, judge and score; annotations.json and the report are written, and last the record.
+
+    Returned with it is how this model compares with the earlier ones, in sentences.
+    """
+    folder, judge = journal.folder, evaluated.judge
+    screening = evaluated.screen()
+    show_screening(screening)
+    judgements = judge_pairs(judge, evaluated.pairs, journal)
+    refuse_failures(judgements, evaluated.settings.max_failed)
+    rows = [row._replace(flags=kinds) for row, kinds in zip(judgements.rows, screening.flags, strict=True)]
+    record = evaluated.record(evaluated.score(rows), screening)
+    write_rows(
+        folder / "annotations.json", Rows(rows, evaluated.answers.generator, evaluated.reference.name, judge.facts.name)
+    )
+    earlier = [found for where, found in run.eval_records() if where != folder]
+    sentences = against_earlier(Evaluation(record, rows), run.path / "eval", evaluated.lc_data)
+    write_report(folder, record, rows, earlier=earlier, compared=sentences)
+    write_record(folder / "results.json", record)
+    return record, sentences

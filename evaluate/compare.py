@@ -9,7 +9,6 @@ from pathlib import Path
 
 from kto_release import console
 from kto_release.errors import HubError, KtoReleaseError, RunError
-from kto_release.evaluate.report.summary import RATES
 from kto_release.evaluate.scoring.intervals import LEVEL
 from kto_release.evaluate.scoring.length_data import LcData, load_lc_data
 from kto_release.evaluate.scoring.paired import (
@@ -25,7 +24,7 @@ from kto_release.evaluate.scoring.paired import (
 from kto_release.files import read_record
 from kto_release.judges.rows import read_rows, scored
 from kto_release.positions import COUNT
-from kto_release.records import EvalRecord
+from kto_release.records import RATES, EvalRecord
 
 
 def compare_runs(
@@ -59,24 +58,23 @@ def earlier(record: EvalRecord, root: Path) -> list[tuple[Path, EvalRecord]]:
 
     Only those of the same instructions against the same reference by the same judge.
     """
-    number = iteration(record) or 0
-    found = [(iteration(other), where, other) for where, other in _evaluations(root)]
+    number = record.iteration or 0
     return [
         (where, other)
-        for age, where, other in sorted(found, key=lambda item: (item[0] or 0, item[1]))
-        if age is not None and age < number and setup(other) == setup(record)
+        for where, other in sorted(_evaluations(root), key=lambda item: (item[1].age, item[0]))
+        if other.iteration is not None and other.iteration < number and setup(other) == setup(record)
     ]
 
 
-def compare_with_earlier(mine: Evaluation, root: Path, lc_data: LcData | None) -> list[Comparison]:
-    """An evaluation against those of the initial model and the earlier iterations under `root`: see `earlier`.
+def against_earlier(mine: Evaluation, root: Path, lc_data: LcData | None) -> list[str]:
+    """How an evaluation compares with those of the initial model and the earlier iterations under `root`, in sentences.
 
     One whose files are damaged is left out with a warning: it must not cost the evaluation at hand.
     """
-    found = []
+    found: list[str] = []
     for item in earlier(mine.record, root):
         try:
-            found.append(compare(mine, load(*item), lc_data=lc_data, allow_partial=True))
+            found += in_words(compare(mine, load(*item), lc_data=lc_data, allow_partial=True))
         except KtoReleaseError as error:
             console.warn(f"not compared with an earlier model: {error}")
     return found
@@ -92,7 +90,7 @@ def in_words(comparison: Comparison) -> list[str]:
             verdict = {"better": "better than", "worse": "worse than"}.get(one.verdict, "not distinguishable from")
             found.append(
                 f"{comparison.first} is {verdict} {comparison.second}: {name} {interval.value:+.2f} points "
-                f"(95%: {interval.low:+.2f} to {interval.high:+.2f}, p {p_value(one)}{doubt})"
+                f"(95%: {interval.shown(digits=2, sign='+')}, p {p_value(one)}{doubt})"
             )
     return found
 
@@ -127,14 +125,7 @@ def load(folder: Path, record: EvalRecord) -> Evaluation:
             f"{str(path)!r} does not hold the {record.n_total} judgements of results.json",
             todo="evaluate again, or restore the file",
         )
-    return Evaluation(folder.name, record, rows)
-
-
-def iteration(record: EvalRecord) -> int | None:
-    """0 for the initial model, N for iteration-N; null for any other model."""
-    name = record.model.name if record.model else ""
-    number = name.removeprefix("iteration-")
-    return 0 if name == "initial" else int(number) if number != name and number.isdigit() else None
+    return Evaluation(record, rows)
 
 
 def show(comparison: Comparison, score: str) -> None:
@@ -145,10 +136,11 @@ def show(comparison: Comparison, score: str) -> None:
         if found is None:
             rows.append([RATES[key], "none", comparison.no_length_control or "not measured", "–", "–"])
             continue
-        low, high = f"{found.interval.low:+.2f}", f"{found.interval.high:+.2f}"
-        mark = "" if found.interval.reliable else f" (not to be relied on: {found.interval.note})"
+        interval = found.interval
+        mark = "" if interval.reliable else f" (not to be relied on: {interval.note})"
+        bounds = f"{interval.shown(digits=2, sign='+')}{mark}"
         shown = p_value(found).removeprefix("= ")
-        rows.append([RATES[key], f"{found.interval.value:+.2f}", f"{low} to {high}{mark}", shown, found.verdict])
+        rows.append([RATES[key], f"{interval.value:+.2f}", bounds, shown, found.verdict])
     console.table(
         f"{comparison.first} minus {comparison.second}: {score}",
         ["score", "points", f"{LEVEL:.0%} interval", "p", f"{comparison.first} is"],
@@ -179,5 +171,5 @@ def _meant(folder: Path) -> list[tuple[Path, EvalRecord]]:
             expected="results.json in it or below",
             todo="kto-release eval first",
         )
-    last = max(iteration(record) or 0 for _, record in found)
-    return [(where, record) for where, record in found if (iteration(record) or 0) == last]
+    last = max(record.iteration or 0 for _, record in found)
+    return [(where, record) for where, record in found if (record.iteration or 0) == last]

@@ -1,34 +1,48 @@
-"""The end of an evaluation: judgements become scores, and a judge's folder its files; results.json comes last."""
+"""results.json: what it is made from, and when it is made already."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from kto_release import console
 from kto_release.digests import sha256_of
 from kto_release.evaluate.answers import Answers
 from kto_release.evaluate.baseline import Reference, is_alpaca_eval
-from kto_release.evaluate.calibration.command import estimated, read_calibration
-from kto_release.evaluate.compare import compare_with_earlier, in_words
+from kto_release.evaluate.calibration.command import estimated
 from kto_release.evaluate.instructions import InstructionSet
-from kto_release.evaluate.report.page import write_report
-from kto_release.evaluate.report.summary import Compared, to_record
 from kto_release.evaluate.scoring.length_data import LcData
-from kto_release.evaluate.scoring.paired import Evaluation
-from kto_release.evaluate.scoring.scores import score
-from kto_release.evaluate.scoring.screening import KINDS, Screening, screen
-from kto_release.files import read_record, write_record
+from kto_release.evaluate.scoring.scores import Scores, score
+from kto_release.evaluate.scoring.screening import Screening, screen
+from kto_release.files import read_record
 from kto_release.judges import Judge
-from kto_release.judges.asking import Judgements, Pair
-from kto_release.judges.rows import Rows, write_rows
-from kto_release.records import EvalRecord
-from kto_release.run import Run
+from kto_release.judges.asking import Pair
+from kto_release.judges.rows import Judged
+from kto_release.provenance import environment, now
+from kto_release.recipe import EvalSection
+from kto_release.records import CalibrationRecord, EvalRecord, GenerationFacts, JudgeFacts, ModelFacts
 
 
-class Compare(NamedTuple):
-    """Everything that a score is of."""
+class Compared(NamedTuple):
+    """What was scored against what: the parts of a record that no judgement determines."""
 
-    run: Run
+    model: ModelFacts | None
+    """Null where recorded annotations were scored."""
+    answers_by: str | None
+    """Generator of the answers."""
+    instructions: str
+    instructions_sha256: str
+    instructions_revision: str | None
+    reference: str
+    reference_sha256: str
+    generation: GenerationFacts | None
+    judge: JudgeFacts
+    lc_data: LcData | None
+    inputs_sha256: str | None = None
+
+
+class Evaluated(NamedTuple):
+    """An evaluation whose answers are there: everything that its score is of, but for the judgements."""
+
+    settings: EvalSection
     instructions: InstructionSet
     answers: Answers
     reference: Reference
@@ -36,27 +50,69 @@ class Compare(NamedTuple):
     pairs: list[Pair]
     training_prompts: Iterable[str] | None
     """Read where they are needed."""
+    lc_data: LcData | None
+    calibration: CalibrationRecord | None
+    """Of this judge."""
+    allow_partial: bool
 
+    def digest(self) -> str:
+        """Digest of all that determines the record: where it is the same, nothing is to be done."""
+        return sha256_of(
+            {
+                "instructions": self.instructions.sha256,
+                "answers": self.answers.sha256,
+                "generator": self.answers.generator,
+                "reference": [self.reference.name, self.reference.sha256],
+                "judge": [self.judge.facts.model_dump(), self.judge.determines],
+                "length_control": self.lc_data.sha256 if self.lc_data else None,
+                "calibration": self.calibration.finished if self.calibration else None,
+                "bootstrap": self.settings.bootstrap,
+                "min_answer_mass": self.settings.min_answer_mass,
+                "max_failed": self.settings.max_failed,
+                "allow_partial": self.allow_partial,
+            }
+        )
 
-def inputs_digest(compare: Compare, control: LcData | None, *, allow_partial: bool) -> str:
-    """Digest of all that determines a record: where it is the same, nothing is to be done."""
-    evaluation = compare.run.recipe.eval
-    calibration = read_calibration(compare.run.path / "eval", compare.judge.facts)
-    return sha256_of(
-        {
-            "instructions": compare.instructions.sha256,
-            "answers": compare.answers.sha256,
-            "generator": compare.answers.generator,
-            "reference": [compare.reference.name, compare.reference.sha256],
-            "judge": [compare.judge.facts.model_dump(), compare.judge.determines],
-            "length_control": control.sha256 if control else None,
-            "calibration": calibration.finished if calibration else None,
-            "bootstrap": evaluation.bootstrap,
-            "min_answer_mass": evaluation.min_answer_mass,
-            "max_failed": evaluation.max_failed,
-            "allow_partial": allow_partial,
-        }
-    )
+    def screen(self) -> Screening:
+        """The answers screened, before their judgements are asked and paid for."""
+        return screen(
+            [pair.instruction for pair in self.pairs],
+            [pair.answer for pair in self.pairs],
+            [pair.reference for pair in self.pairs],
+            cut=[answer.cut for answer in self.answers.rows],
+            training_prompts=self.training_prompts,
+        )
+
+    def score(self, rows: Sequence[Judged]) -> Scores:
+        """The scores of the judged rows. Raises `ScoreError`."""
+        own = not is_alpaca_eval(self.instructions)
+        return score(
+            rows,
+            expected=[row.text for row in self.instructions.rows] if own else None,
+            lc_data=self.lc_data,
+            bootstrap=self.settings.bootstrap,
+            allow_partial=self.allow_partial or bool(self.settings.max_instructions or self.settings.max_failed),
+            min_answer_mass=self.settings.min_answer_mass,
+        )
+
+    def record(self, scores: Scores, screening: Screening) -> EvalRecord:
+        """The record of these scores."""
+        made = self.answers.record
+        compared = Compared(
+            model=made.model if made else None,
+            answers_by=self.answers.generator,
+            instructions=self.instructions.name,
+            instructions_sha256=self.instructions.sha256,
+            instructions_revision=self.instructions.revision,
+            reference=self.reference.name,
+            reference_sha256=self.reference.sha256,
+            generation=made.generation if made else None,
+            judge=self.judge.facts,
+            lc_data=self.lc_data,
+            inputs_sha256=self.digest(),
+        )
+        estimate = estimated(self.calibration, scores, self.judge.facts, self.reference.name)
+        return to_record(scores, compared, screening, estimated=estimate)
 
 
 def finished(folder: Path, digest: str) -> EvalRecord | None:
@@ -65,79 +121,50 @@ def finished(folder: Path, digest: str) -> EvalRecord | None:
     return record if record is not None and record.inputs_sha256 == digest else None
 
 
-def screened(compare: Compare) -> Screening:
-    """The answers screened, before their judgements are asked and paid for; what stands out is said at once."""
-    screening = screen(
-        [pair.instruction for pair in compare.pairs],
-        [pair.answer for pair in compare.pairs],
-        [pair.reference for pair in compare.pairs],
-        cut=[answer.cut for answer in compare.answers.rows],
-        training_prompts=compare.training_prompts,
-    )
-    for reason in screening.gamed:
-        console.warn(f"a score of these answers will be called gamed: {reason}")
-    found = [f"{count} x {KINDS[kind]}" for kind, count in screening.counts.items() if count]
-    if found:
-        console.say(f"screening: {'; '.join(found)}")
-    return screening
+def full_name(judge: JudgeFacts, instructions: str, *, is_alpaca_eval: bool) -> str:
+    """The score's name: what was measured, and by whom. The judge is a part of it, always."""
+    benchmark = "AlpacaEval 2.0" if is_alpaca_eval else instructions
+    orders = "both orders" if judge.swap else "one order"
+    return f"{benchmark} [judge={judge.name}, prompt={judge.prompt} {judge.prompt_sha256[:8]}, {orders}]"
 
 
-def finish(
-    folder: Path,
-    compare: Compare,
-    screening: Screening,
-    judgements: Judgements,
-    control: LcData | None,
-    digest: str,
-    *,
-    allow_partial: bool,
+def to_record(
+    scores: Scores, compared: Compared, screening: Screening, *, estimated: Mapping[str, Any] | None = None
 ) -> EvalRecord:
-    """Score, write annotations.json and the report, then the record. Raises `ScoreError`."""
-    evaluation = compare.run.recipe.eval
-    own = is_alpaca_eval(compare.instructions)
-    scores = score(
-        judgements.rows,
-        expected=None if own else [row.text for row in compare.instructions.rows],
-        lc_data=control,
-        bootstrap=evaluation.bootstrap,
-        allow_partial=allow_partial or bool(evaluation.max_instructions or evaluation.max_failed),
-        min_answer_mass=evaluation.min_answer_mass,
-    )
-    made = compare.answers.record
-    record = to_record(
-        scores,
-        Compared(
-            model=made.model if made else None,
-            answers_by=compare.answers.generator,
-            instructions=compare.instructions.name,
-            instructions_sha256=compare.instructions.sha256,
-            instructions_revision=compare.instructions.revision,
-            reference=compare.reference.name,
-            reference_sha256=compare.reference.sha256,
-            generation=made.generation if made else None,
-        ),
-        compare.judge.facts,
-        lc_data=control,
+    """The record of an evaluation; `estimated` is what a calibration makes of it."""
+    judge, data = compared.judge, compared.lc_data
+    plain = compared._asdict()
+    del plain["lc_data"]
+    return EvalRecord(
+        **plain,
+        finished=now(),
+        score=full_name(judge, compared.instructions, is_alpaca_eval=scores.is_alpaca_eval),
+        win_rate=scores.win_rate,
+        standard_error=scores.standard_error,
+        discrete_win_rate=scores.discrete_win_rate,
+        length_controlled_winrate=scores.length_controlled_winrate,
+        n_total=scores.n_total,
+        n_missing=scores.n_missing,
+        n_failed=scores.n_failed,
+        avg_length=scores.avg_length,
+        partial=scores.partial,
+        is_alpaca_eval=scores.is_alpaca_eval,
+        intervals=scores.intervals,
+        variance=scores.variance,
+        position_bias=scores.position_bias,
+        self_consistency=scores.self_consistency,
+        answer_mass=scores.answer_mass,
+        reliable=not scores.unreliable_because and not screening.gamed,
+        unreliable_because=scores.unreliable_because,
         screening=screening.counts,
         gamed=screening.gamed,
-        estimated=estimated(
-            read_calibration(compare.run.path / "eval", compare.judge.facts),
-            scores,
-            compare.judge.facts,
-            compare.reference.name,
-        ),
-    ).model_copy(update={"inputs_sha256": digest})
-    rows = [row._replace(flags=kinds) for row, kinds in zip(judgements.rows, screening.flags, strict=True)]
-    judged = Rows(rows, compare.answers.generator, compare.reference.name, compare.judge.facts.name)
-    write_rows(folder / "annotations.json", judged)
-    earlier = [found for where, found in compare.run.eval_records() if where != folder]
-    compared = against_earlier(Evaluation(folder.name, record, rows), compare.run, control)
-    write_report(folder, record, rows, earlier=earlier, compared=compared)
-    write_record(folder / "results.json", record)
-    return record
-
-
-def against_earlier(mine: Evaluation, run: Run, control: LcData | None) -> list[str]:
-    """How this model compares with the initial one and each earlier iteration, pair by pair, in sentences."""
-    found = compare_with_earlier(mine, run.path / "eval", control)
-    return [sentence for comparison in found for sentence in in_words(comparison)]
+        estimated=None if estimated is None else dict(estimated),
+        environment=environment(),
+        n_wins=scores.n_wins,
+        n_wins_base=scores.n_wins_base,
+        n_draws=scores.n_draws,
+        no_length_control=scores.no_length_control,
+        lc_data_sha256=data.sha256 if data and scores.length_controlled_winrate is not None else None,
+        regularization=scores.regularization,
+        by_dataset=scores.by_dataset,
+    )

@@ -12,11 +12,12 @@ from pathlib import Path
 from kto_release import console
 from kto_release.digests import sha256_of
 from kto_release.errors import RecipeError, RunError, ScoreError
+from kto_release.evaluate.record import Compared, to_record
 from kto_release.evaluate.report.page import write_report
-from kto_release.evaluate.report.summary import Compared, show, to_record
-from kto_release.evaluate.scoring.length_data import load_lc_data
+from kto_release.evaluate.report.summary import show
+from kto_release.evaluate.scoring.length_data import LcData, load_lc_data
 from kto_release.evaluate.scoring.placed import place
-from kto_release.evaluate.scoring.scores import score
+from kto_release.evaluate.scoring.scores import Scores, score
 from kto_release.evaluate.scoring.screening import Screening, screen
 from kto_release.files import write_record
 from kto_release.judges.official import (
@@ -34,7 +35,7 @@ UNKNOWN_JUDGE = "recorded"
 
 
 def score_annotations(
-    path: Path,
+    annotations: Path,
     output: Path,
     *,
     lc_data: Path | None = None,
@@ -44,7 +45,7 @@ def score_annotations(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> EvalRecord:
-    """Score the judgements in `path`, and write annotations.json, report.html and results.json to the folder `output`.
+    """Score the judgements in a file; annotations.json, report.html and results.json go to the folder `output`.
 
     The data for length control comes from the file `lc_data`, else from the Hub; with `length_control` false there is
     no length-controlled rate. `judge` names a judge that the rows don't name.
@@ -53,12 +54,12 @@ def score_annotations(
     nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise RunError(f"{str(nearest)!r} is a file", expected="a folder, or nothing", todo="name another --output")
-    annotations = read_rows(path)
-    _refuse_exchanged(annotations, path)
-    facts = _judge(annotations, judge)
-    foreign = all(position(row.instruction) is None for row in annotations.rows)
-    expected = [row.instruction for row in annotations.rows if row.sample == 0] if foreign else None
-    placed = place(annotations.rows, expected, allow_partial=allow_partial)
+    judged = read_rows(annotations)
+    _refuse_exchanged(judged, annotations)
+    facts = _judge(judged, judge)
+    foreign = all(position(row.instruction) is None for row in judged.rows)
+    expected = [row.instruction for row in judged.rows if row.sample == 0] if foreign else None
+    placed = place(judged.rows, expected, allow_partial=allow_partial)
     data = None
     if length_control and placed.is_alpaca_eval and placed.complete:  # else there is no such rate to give
         data = load_lc_data(lc_data)
@@ -66,15 +67,8 @@ def score_annotations(
         placed.rows, expected=expected, lc_data=data, bootstrap=bootstrap, seed=seed, allow_partial=allow_partial
     )
     rows, screening = _screened(placed.rows)
-    record = to_record(
-        scores,
-        _compared(annotations, rows, path, is_alpaca_eval=scores.is_alpaca_eval),
-        facts,
-        lc_data=data,
-        screening=screening.counts,
-        gamed=screening.gamed,
-    )
-    write_rows(output / "annotations.json", annotations._replace(rows=rows, annotator=facts.name))
+    record = to_record(scores, _compared(judged, rows, annotations, facts, data, scores), screening)
+    write_rows(output / "annotations.json", judged._replace(rows=rows, annotator=facts.name))
     report = write_report(output, record, rows)
     write_record(output / "results.json", record)
     show(record)
@@ -120,16 +114,20 @@ def _judge(annotations: Rows, named: str | None) -> JudgeFacts:
     return official_judge_facts() if official else recorded_judge_facts(found or named or UNKNOWN_JUDGE)
 
 
-def _compared(annotations: Rows, rows: Sequence[Judged], path: Path, *, is_alpaca_eval: bool) -> Compared:
+def _compared(
+    annotations: Rows, rows: Sequence[Judged], path: Path, judge: JudgeFacts, data: LcData | None, scores: Scores
+) -> Compared:
     first = [row for row in rows if row.sample == 0]
     digest = sha256_of([row.instruction for row in first])
     return Compared(
         model=None,
         answers_by=annotations.generator or path.name.split(".")[0],
-        instructions="alpaca_eval" if is_alpaca_eval else f"instructions-{digest[:8]}",
+        instructions="alpaca_eval" if scores.is_alpaca_eval else f"instructions-{digest[:8]}",
         instructions_sha256=digest,
         instructions_revision=None,
         reference=annotations.reference or "reference",
         reference_sha256=sha256_of([[row.instruction, row.reference] for row in first]),
         generation=None,
+        judge=judge,
+        lc_data=data,
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kto_release.errors import KtoReleaseError, RecipeError
+from kto_release.errors import KtoReleaseError
 
 app = typer.Typer(
     name="kto-release",
@@ -129,58 +129,51 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="With --calibrate: seed of the sample.")] = 0,
 ) -> None:
     """Generate answers, ask the judge, score with AlpacaEval 2.0, and say how sure the score is."""
-    given = [("a recipe", recipe), ("--annotations", annotations), ("--compare", compare)]
-    jobs = [name for name, value in given if value is not None]
-    if len(jobs) > 1:
-        raise RecipeError(f"{' and '.join(jobs)} at once", expected="one of them", todo="give each its own command")
-    _refuse_stray({"--output": output, "--judge": judge}, "--annotations", given=annotations is not None)
-    _refuse_stray({"--sample": sample, "--seed": seed or None}, "--calibrate", given=calibrate is not None)
-    _refuse_stray(
-        {"--model": model, "--outputs": outputs, "--calibrate": calibrate}, "a recipe", given=recipe is not None
+    from kto_release.evaluate.options import Calibrate, Compare, ScoreFile, asked
+
+    job = asked(
+        recipe=recipe,
+        overrides=overrides or None,
+        model=model,
+        outputs=outputs,
+        annotations=annotations,
+        output=output,
+        judge=judge,
+        lc_data=lc_data,
+        length_control=not no_lc,
+        allow_partial=allow_partial,
+        compare=compare,
+        calibrate=calibrate,
+        sample=sample,
+        seed=seed or None,
     )
-    if calibrate is not None and (model is not None or outputs is not None):
-        raise RecipeError(
-            "--calibrate with --model or --outputs", todo="leave them out: it judges the anchors' answers"
-        )
-    if model is not None and outputs is not None:
-        raise RecipeError("--model and --outputs at once", expected="one of them", todo="leave out the other")
-    if lc_data is not None and no_lc:
-        raise RecipeError("--lc-data and --no-lc at once", expected="one of them", todo="leave out the other")
-    if compare is not None:
+    if isinstance(job, Compare):
         from kto_release.evaluate.compare import compare_runs
 
-        compare_runs(*compare, lc_data=lc_data, length_control=not no_lc, allow_partial=allow_partial)
-        return
-    if annotations is not None:
-        if output is None:
-            raise RecipeError("--annotations without --output", todo="name a folder for the results: --output DIR")
+        compare_runs(**job._asdict())
+    elif isinstance(job, ScoreFile):
         from kto_release.evaluate.score_file import score_annotations
 
-        control, partial = not no_lc, allow_partial
-        score_annotations(
-            annotations, output, lc_data=lc_data, length_control=control, allow_partial=partial, judge=judge
-        )
-        return
-    if recipe is None:
-        raise RecipeError("nothing to evaluate", expected="a recipe", todo="kto-release eval RECIPE")
-    from kto_release import evaluate as stage
-    from kto_release.recipe_file import load_recipe
-    from kto_release.run import Run
+        score_annotations(**job._asdict())
+    else:
+        from kto_release import evaluate as stage
+        from kto_release.recipe_file import load_recipe
+        from kto_release.run import Run
 
-    run = Run.open(load_recipe(recipe, overrides or []), runs)
-    if calibrate is not None:
-        from kto_release.evaluate.calibration.command import SAMPLE, calibrate_judge
+        run = Run.open(load_recipe(job.recipe, overrides or []), runs)
+        if isinstance(job, Calibrate):
+            from kto_release.evaluate.calibration.command import calibrate_judge
 
-        calibrate_judge(run, calibrate, sample=sample or SAMPLE, seed=seed)
-        return
-    stage.evaluate(run, model, outputs=outputs, lc_data=lc_data, no_lc=no_lc, allow_partial=allow_partial)
-
-
-def _refuse_stray(options: dict[str, object], partner: str, *, given: bool) -> None:
-    """Refuse options that would do nothing, since the one that they belong to is not there."""
-    stray = [name for name, value in options.items() if value is not None]
-    if stray and not given:
-        raise RecipeError(f"{' and '.join(stray)} without {partner}", todo=f"add {partner}, or leave it out")
+            calibrate_judge(run, job.anchors, sample=job.sample, seed=job.seed)
+        else:
+            stage.evaluate(
+                run,
+                job.model,
+                outputs=job.outputs,
+                lc_data=job.lc_data,
+                length_control=job.length_control,
+                allow_partial=job.allow_partial,
+            )
 
 
 @app.command()

@@ -69,17 +69,21 @@ def _summarize(run: Run, records: Sequence[IterationRecord], result: EvalRecord 
         rows.append(
             [
                 f"held-out preference accuracy, iteration {record.iteration}",
-                "not measured"
-                if accuracy is None
-                else f"{accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]",
+                "not measured" if accuracy is None else f"{accuracy.value:.3f} ({accuracy.shown(digits=3)})",
                 "" if accuracy is None else f"{accuracy.n} pairs; chance is 0.5",
             ]
         )
     if result is not None:
         for name, interval in result.intervals.items():
-            shown = f"{interval.value:.1f}% [{interval.low:.1f}, {interval.high:.1f}]"
+            shown = f"{interval.value:.1f}% ({interval.shown()})"
             rows.append([name.replace("_", " "), shown, result.score])
-        rows.append(["judge", "reliable" if result.reliable else "NOT reliable", "; ".join(result.unreliable_because)])
+        rows.append(
+            [
+                "judge",
+                "reliable" if result.reliable else "NOT reliable",
+                "; ".join([*result.unreliable_because, *result.gamed]),
+            ]
+        )
     rows.append(["time", f"{seconds / 60:.1f} minutes", ""])
     console.heading("What came out")
     console.table("Quickstart", ["", "measured", ""], rows)

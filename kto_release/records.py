@@ -4,9 +4,10 @@ A record is written last and atomically, so its presence means that its stage is
 path of this machine: paths are relative to the run directory.
 """
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 
 class Facts(BaseModel):
@@ -29,6 +30,11 @@ class Interval(Facts):
     reliable: bool = True
     """False where the interval is known not to hold its level (few observations, values near 0 or 1)."""
     note: str | None = None
+
+    def shown(self, scale: float = 1.0, digits: int = 1, sign: Literal["", "+"] = "") -> str:
+        """Its bounds as a person reads them: 49.3 to 50.2; `sign` "+" is for differences."""
+        low, high = (f"{scale * bound:{sign},.{digits}f}" for bound in (self.low, self.high))
+        return f"{low} to {high}"
 
 
 class Environment(Facts):
@@ -86,6 +92,12 @@ class PartitionFacts(Facts):
     kept: LabelCounts
     dropped: dict[str, LabelCounts]
     """By reason."""
+    skipped: dict[str, int] = {}
+    """Rows that are not used, by reason: neutral ones, and with data.bad_rows: skip those that can't be used."""
+    unused: dict[str, int] = {}
+    """Columns and message keys that hold no part of a conversation and were not read: in how many rows."""
+    notes: dict[str, int] = {}
+    """What else is to be known of answers that are trained on, with their number."""
     truncated: LabelCounts
     prompts: int
     tokens: int
@@ -185,6 +197,14 @@ class JudgeFacts(Facts):
     official: bool
     """Whether this is the judge behind the official leaderboard (gpt-4-1106-preview, recorded)."""
 
+    @property
+    def settings(self) -> str:
+        """The model and how it is asked, but for the prompt."""
+        # A recorded judge's parameters say which judgements they are, not how they were made.
+        parameters = {} if self.kind == "recorded" else self.parameters
+        listed = ", ".join(f"{key}={value}" for key, value in sorted(parameters.items()))
+        return f"{self.model} ({listed})" if listed else self.model
+
 
 class GenerationFacts(Facts):
     """How the answers were made."""
@@ -200,6 +220,34 @@ class GenerationFacts(Facts):
     samples: int
     seconds: float | None
     tokens: int | None
+
+
+RATES = {"win_rate": "win rate", "length_controlled_winrate": "length-controlled win rate"}
+"""What an evaluation measures, as alpaca_eval calls it and in words."""
+
+
+class Rate(NamedTuple):
+    """One rate of an evaluation."""
+
+    key: str
+    """As alpaca_eval calls it."""
+    name: str
+    """In words."""
+    value: float
+    """Percent."""
+    interval: Interval | None
+    """Null where none is on record: such a rate is never shown as a measured one."""
+
+
+class Scale(NamedTuple):
+    """What two scores must share to stand side by side."""
+
+    instructions: str
+    """Digest of their texts."""
+    reference: str
+    """Digest of the answers that were compared with."""
+    judge: str
+    """Model, settings, prompt and orders."""
 
 
 class EvalRecord(Facts):
@@ -246,6 +294,7 @@ class EvalRecord(Facts):
     """Probability mass on the answer letters: mean, minimum, and the share of rows below the limit."""
     reliable: bool
     unreliable_because: list[str]
+    """Reasons not to rely on the score, other than those under `gamed`."""
     screening: dict[str, int]
     """Flagged rows by kind."""
     gamed: list[str]
@@ -268,6 +317,43 @@ class EvalRecord(Facts):
     """Win rate within each collection of instructions."""
     inputs_sha256: str | None = None
     """Digest of everything that determines this record; null where recorded annotations were scored."""
+
+    @field_validator("unreliable_because")
+    @classmethod
+    def _without_gamed(cls, reasons: list[str]) -> list[str]:
+        """Records of earlier versions told here once more what `gamed` holds."""
+        return [reason for reason in reasons if not reason.startswith("gamed: ")]
+
+    @property
+    def who(self) -> str:
+        """Whose answers were judged: the one name of this evaluation."""
+        return self.model.name if self.model else self.answers_by or "recorded answers"
+
+    @property
+    def iteration(self) -> int | None:
+        """0 for the initial model, N for iteration-N; null for any other model."""
+        name = self.model.name if self.model else ""
+        number = name.removeprefix("iteration-")
+        return 0 if name == "initial" else int(number) if number != name and number.isdecimal() else None
+
+    @property
+    def age(self) -> tuple[int, str]:
+        """What evaluations are ordered by: the initial model and strangers first, then the iterations."""
+        return self.iteration or 0, self.who
+
+    @property
+    def scale(self) -> Scale:
+        """Only scores of one scale may stand side by side."""
+        judge = self.judge
+        who = "official" if judge.official else f"{judge.settings}, prompt {judge.prompt_sha256}, swap {judge.swap}"
+        return Scale(self.instructions_sha256, self.reference_sha256, who)
+
+    def rates(self) -> Iterator[Rate]:
+        """The rates that were measured."""
+        for key, name in RATES.items():
+            value = getattr(self, key)
+            if value is not None:
+                yield Rate(key, name, float(value), self.intervals.get(key))
 
 
 class AnchorFacts(Facts):

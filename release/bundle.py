@@ -282,7 +282,7 @@ def _manifest(run: Run, material: Material, weights: WeightFacts, folder: Path) 
         results=[
             Result(
                 score=record.score,
-                model=record.model.name if record.model else "recorded annotations",
+                model=record.who,
                 judge=record.judge.name,
                 n_total=record.n_total,
                 win_rate=record.win_rate,

@@ -171,8 +171,7 @@ def warnings(facts: CardFacts) -> Iterator[str]:
         yield f"This is iteration {done} of {facts.planned} of the recipe."
     for record in facts.evaluations:
         if record.gamed:
-            who = record.model.name if record.model else "recorded answers"
-            yield f"The score of {who} may be gamed: {'; '.join(record.gamed)}."
+            yield f"The score of {record.who} may be gamed: {'; '.join(record.gamed)}."
     if facts.prompt is not None and facts.prompt.replaced:
         yield (
             f"The chat template was replaced: published is {facts.prompt.template}, "

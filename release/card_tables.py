@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kto_release.records import EvalRecord, Interval, IterationRecord, LabelCounts
+from kto_release.records import EvalRecord, Interval, IterationRecord, LabelCounts, Scale
 from kto_release.release.facts import HUB_ID, CardFacts
 from kto_release.release.markdown import Raw, escape, link, table
 
@@ -20,8 +20,7 @@ def sure(interval: Interval | None, scale: float = 1.0) -> str:
     """A value with its interval: 52.5 (45.1 to 59.9); a dagger where the interval is not to be relied on."""
     if interval is None:
         return NOT_MEASURED
-    value, low, high = (scale * part for part in (interval.value, interval.low, interval.high))
-    return f"{value:.1f} ({low:.1f} to {high:.1f})" + ("" if interval.reliable else f" {DOUBTFUL}")
+    return f"{scale * interval.value:.1f} ({interval.shown(scale)})" + ("" if interval.reliable else f" {DOUBTFUL}")
 
 
 def counts(labels: LabelCounts) -> str:
@@ -48,26 +47,17 @@ def rate(record: EvalRecord, key: str) -> str:
     return f"{sure(interval)}{marks}" if interval is not None else f"{value:.1f} (no interval){marks}"
 
 
-def scales(records: Sequence[EvalRecord]) -> dict[tuple[str, str, str], list[EvalRecord]]:
-    """Evaluations that may be compared: the same instructions, reference and judge with its prompt and order."""
-    found: dict[tuple[str, str, str], list[EvalRecord]] = {}
+def scales(records: Sequence[EvalRecord]) -> list[list[EvalRecord]]:
+    """Evaluations that may stand side by side, the earliest model first."""
+    found: dict[Scale, list[EvalRecord]] = {}
     for record in records:
-        judge = f"{record.judge.name} {record.judge.prompt_sha256} {record.judge.swap}"
-        key = record.instructions_sha256, record.reference_sha256, judge
-        found.setdefault(key, []).append(record)
-    return {key: sorted(same, key=_age) for key, same in found.items()}
-
-
-def _age(record: EvalRecord) -> tuple[int, str]:
-    """The initial model and others first, then the iterations in order."""
-    name = record.model.name if record.model else ""
-    number = name.removeprefix("iteration-")
-    return (int(number) if number.isdigit() else 0), name
+        found.setdefault(record.scale, []).append(record)
+    return [sorted(same, key=lambda record: record.age) for same in found.values()]
 
 
 def iteration_table(facts: CardFacts) -> Raw:
     """What each iteration was trained on, and what became of it."""
-    scored = [*scales(facts.evaluations).values()]
+    scored = scales(facts.evaluations)
     columns = [
         "iteration",
         "partition",
@@ -128,7 +118,7 @@ def _trained(record: IterationRecord) -> str:
 def evaluation_tables(facts: CardFacts) -> list[dict[str, object]]:
     """One table for each scale: scores under different judges, instructions or references never share one."""
     found: list[dict[str, object]] = []
-    for same in scales(facts.evaluations).values():
+    for same in scales(facts.evaluations):
         rows = [
             [
                 _who(record, facts),
@@ -162,10 +152,8 @@ def evaluation_tables(facts: CardFacts) -> list[dict[str, object]]:
 
 
 def _who(record: EvalRecord, facts: CardFacts) -> str | Raw:
-    if record.model is None:
-        return "recorded answers"
-    published = record.model.name == facts.last.model.name
-    return Raw(f"**{escape(record.model.name)}** (this model)") if published else record.model.name
+    published = record.model is not None and record.who == facts.last.model.name
+    return Raw(f"**{escape(record.who)}** (this model)") if published else record.who
 
 
 def _estimated(record: EvalRecord) -> str | None:
@@ -180,5 +168,4 @@ def _estimated(record: EvalRecord) -> str | None:
 
 def _reasons(same: Sequence[EvalRecord]) -> list[str]:
     """Why scores of one scale are not to be relied on, each once; that one is gamed is said at the card's head."""
-    reasons = dict.fromkeys(reason for record in same for reason in record.unreliable_because)
-    return [reason for reason in reasons if not reason.startswith("gamed: ")]
+    return list(dict.fromkeys(reason for record in same for reason in record.unreliable_because))

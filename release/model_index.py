@@ -6,14 +6,13 @@ Only what can be relied on goes there, because a number is shown there without t
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kto_release.records import EvalRecord, Interval
+from kto_release.records import RATES, EvalRecord, Interval
 from kto_release.release import markdown
 from kto_release.release.card_tables import reference
 from kto_release.release.facts import CardFacts
 
 EVAL_RESULTS = ".eval_results/alpaca_eval.yaml"
 ALPACA_EVAL = "tatsu-lab/alpaca_eval"
-RATES = {"win_rate": "win rate", "length_controlled_winrate": "length-controlled win rate"}
 
 
 class Rate(NamedTuple):
@@ -33,17 +32,15 @@ def _rates(facts: CardFacts) -> Iterator[Rate]:
     for record in facts.evaluation_of(facts.last.model.name):
         if not record.reliable or record.partial or record.gamed:
             continue
-        for key in RATES:
-            value, interval = getattr(record, key), record.intervals.get(key)
-            if value is not None and interval is not None:
+        for rate in record.rates():
+            if rate.interval is not None:
                 over, judge = markdown.plain(reference(facts, record)), markdown.plain(record.judge.name)
-                told = f"over {over}, judged by {judge} ({_sure(interval, 1)})"
-                yield Rate(record, key, round(float(value), 2), told)
+                told = f"over {over}, judged by {judge} ({_sure(rate.interval, 1)})"
+                yield Rate(record, rate.key, round(rate.value, 2), told)
 
 
 def _sure(interval: Interval, scale: float) -> str:
-    low, high = interval.low * scale, interval.high * scale
-    return f"n = {interval.n}, {interval.level:.0%} interval {low:.1f} to {high:.1f}"
+    return f"n = {interval.n}, {interval.level:.0%} interval {interval.shown(scale)}"
 
 
 def model_index(facts: CardFacts) -> list[Any]:

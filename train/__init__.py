@@ -81,7 +81,7 @@ def _show(records: Sequence[IterationRecord]) -> None:
 
 def _accuracy(probe: Probe) -> str:
     found = probe.preference_accuracy
-    return "not measured" if found is None else f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return "not measured" if found is None else f"{found.value:.3f} ({found.shown(digits=3)})"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -187,7 +187,7 @@ def estimate(record: CalibrationRecord, win_rate: float, standard_error: float |
         }
         name = line.target.replace("_", " ").replace("winrate", "win rate").replace("length c", "length-c")
         note = f"; {found.note}" if found.note else ""
-        words.append(f"{name} {found.value:.1f} (95%: {found.low:.1f} to {found.high:.1f}{note})")
+        words.append(f"{name} {found.value:.1f} (95%: {found.shown()}{note})")
     correlation = record.rank_correlation
     ranks = f", rank correlation {correlation.value:.2f}" if correlation else ""
     head = "; ".join(words) or f"none: {len(record.anchors)} anchors are too few"

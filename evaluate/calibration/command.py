@@ -14,6 +14,7 @@ from kto_release.engines import engines
 from kto_release.errors import RecipeError
 from kto_release.evaluate.calibration.agreement import calibrate, estimate
 from kto_release.evaluate.calibration.anchors import Anchor, draw, load_anchors
+from kto_release.evaluate.options import SAMPLE
 from kto_release.evaluate.scoring.scores import Scores
 from kto_release.files import read_record, write_record
 from kto_release.judges import determining, open_judge
@@ -21,9 +22,6 @@ from kto_release.judges.asking import Journal, Pair, judge_pairs, refuse_failure
 from kto_release.judges.official import OFFICIAL_REFERENCE
 from kto_release.records import CalibrationRecord, Interval, JudgeFacts
 from kto_release.run import Run
-
-SAMPLE = 100
-"""Instructions that each anchor is judged on where the user names no number."""
 
 
 def calibrate_judge(run: Run, anchors_folder: Path, *, sample: int | None = SAMPLE, seed: int = 0) -> CalibrationRecord:
@@ -87,7 +85,7 @@ def show(record: CalibrationRecord) -> None:
             anchor.name,
             f"{anchor.official_win_rate:.1f}",
             f"{anchor.win_rate.value:.1f}",
-            f"{anchor.win_rate.low:.1f} to {anchor.win_rate.high:.1f}",
+            anchor.win_rate.shown(),
             "–" if anchor.agreement is None else f"{anchor.agreement:.0%}",
         ]
         for anchor in record.anchors
@@ -108,7 +106,7 @@ def _shown(interval: Interval | None) -> str:
     if interval is None:
         return "not measured"
     note = f"; {interval.note}" if interval.note else ""
-    return f"{interval.value:.2f} (95%: {interval.low:.2f} to {interval.high:.2f}{note})"
+    return f"{interval.value:.2f} (95%: {interval.shown(digits=2)}{note})"
 
 
 def _pair(anchor: Anchor, number: int) -> Pair:

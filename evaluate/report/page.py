@@ -67,7 +67,7 @@ def render_report(
     # Markup: our own files, our own pictures (which escape their labels), and JSON without any "<".
     return environment.from_string(_asset("report.html")).render(
         record=record,
-        who=name_of(record),
+        who=record.who,
         policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; "
         "form-action 'none'",
         style=Markup(style),  # noqa: S704
@@ -77,33 +77,15 @@ def render_report(
         compared=compared,
         neighbours=neighbours(record),
         facts=facts(record),
-        doubts=[reason for reason in record.unreliable_because if not reason.startswith("gamed: ")],
         kinds=KINDS,
         version=__version__,
-    )
-
-
-def name_of(record: EvalRecord) -> str:
-    """Whose answers were judged."""
-    if record.model is not None:
-        return record.model.name
-    return record.answers_by or "recorded answers"
-
-
-def comparable(record: EvalRecord, other: EvalRecord) -> bool:
-    """Whether two scores are on one scale: the same instructions, reference, and judge in everything."""
-    return (record.instructions_sha256, record.reference_sha256, record.judge) == (
-        other.instructions_sha256,
-        other.reference_sha256,
-        other.judge,
     )
 
 
 def pictures(record: EvalRecord, rows: Sequence[Judged], earlier: Sequence[EvalRecord]) -> list[tuple[str, str, str]]:
     """Title, note and SVG of each picture that the record and its rows allow."""
     found = []
-    names = {"win_rate": "win rate", "length_controlled_winrate": "length-controlled"}
-    rates = [Mark(names[key], record.intervals[key], key == "win_rate") for key in names if key in record.intervals]
+    rates = [Mark(rate.name, rate.interval, rate.key == "win_rate") for rate in record.rates() if rate.interval]
     if rates:
         found.append(("Score", "95% intervals by bootstrap over instructions.", whiskers(rates, "score with interval")))
     same = _models(record, earlier)
@@ -127,17 +109,12 @@ def pictures(record: EvalRecord, rows: Sequence[Judged], earlier: Sequence[EvalR
 
 def _models(record: EvalRecord, earlier: Sequence[EvalRecord]) -> list[Mark]:
     """This model and the run's others on the same scale, in the order of the iterations."""
-    by_name = {name_of(one): one for one in earlier if comparable(record, one) and one.model is not None}
-    by_name[name_of(record)] = record
-
-    def age(name: str) -> tuple[int, str]:
-        number = name.removeprefix("iteration-")
-        return (int(number) if number.isdigit() else 0), name
-
+    same = {one.who: one for one in earlier if one.model is not None and one.scale == record.scale}
+    same[record.who] = record
     return [
-        Mark(name, by_name[name].intervals["win_rate"], name == name_of(record))
-        for name in sorted(by_name, key=age)
-        if "win_rate" in by_name[name].intervals
+        Mark(one.who, one.intervals["win_rate"], one is record)
+        for one in sorted(same.values(), key=lambda one: one.age)
+        if "win_rate" in one.intervals
     ]
 
 
@@ -201,7 +178,7 @@ def _mass(record: EvalRecord) -> str:
 def _data(record: EvalRecord, rows: Sequence[Judged]) -> str:
     """The rows as JSON that can stand in a script element: without "<" no tag can end it."""
     plain: dict[str, Any] = {
-        "model": name_of(record),
+        "model": record.who,
         "reference": record.reference,
         "kinds": KINDS,
         "rows": [

@@ -137,7 +137,7 @@ def _ticks(low: float, high: float) -> Iterator[float]:
 
 def _value(interval: Interval) -> str:
     mark = "" if interval.reliable else " †"
-    return f"{interval.value:.1f} ({interval.low:.1f} to {interval.high:.1f}){mark}"
+    return f"{interval.value:.1f} ({interval.shown()}){mark}"
 
 
 def _name(x: float, y: float, label: str) -> str:

@@ -38,15 +38,13 @@ Counts = npt.NDArray[np.int64]
 class Evaluation(NamedTuple):
     """A finished evaluation: its record and its judged rows."""
 
-    folder: str
-    """Name of the folder that it comes from."""
     record: EvalRecord
     rows: list[Judged]
 
     @property
     def name(self) -> str:
-        """The model's, where the record has one."""
-        return self.record.model.name if self.record.model else self.record.answers_by or self.folder
+        """Whose answers were judged."""
+        return self.record.who
 
 
 class Difference(NamedTuple):
@@ -121,7 +119,7 @@ def refuse_incomparable(first: Evaluation, second: Evaluation) -> None:
     """Raise `ScoreError` unless judge, prompt, order, instructions and reference are the same."""
     a, b = first.record, second.record
     facts = [
-        ("judge", _judge(a), _judge(b)),
+        ("judge", a.judge.settings, b.judge.settings),
         ("prompt of the judge", a.judge.prompt_sha256[:8], b.judge.prompt_sha256[:8]),
         ("orders", "both" if a.judge.swap else "one", "both" if b.judge.swap else "one"),
         ("instructions", _set(a), _set(b)),
@@ -214,18 +212,12 @@ def _wins(preferences: Sequence[Floats]) -> float:
 
 
 def setup(record: EvalRecord) -> tuple[str, ...]:
-    """What two evaluations must share to be compared."""
-    judge = record.judge
-    who = "official" if judge.official else f"{_judge(record)} {judge.prompt_sha256} {judge.swap}"
-    return who, _set(record), record.reference
+    """What two evaluations must share to be compared instruction by instruction.
 
-
-def _judge(record: EvalRecord) -> str:
-    judge = record.judge
-    # A recorded judge's parameters say which judgements they are, not how they were made.
-    parameters = {} if judge.kind == "recorded" else judge.parameters
-    settings = ", ".join(f"{key}={value}" for key, value in sorted(parameters.items()))
-    return f"{judge.model}{f' ({settings})' if settings else ''}"
+    That is less than one scale: which instructions both hold, and whether the reference's answers are the same, is
+    seen row by row.
+    """
+    return record.scale._replace(instructions=_set(record), reference=record.reference)
 
 
 def _set(record: EvalRecord) -> str:

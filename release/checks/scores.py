@@ -23,7 +23,7 @@ def _evaluated(subject: Subject) -> Outcome:
 
 
 def _percent(interval: Interval) -> str:
-    return f"{interval.value:.1f} ({interval.low:.1f} to {interval.high:.1f}, n = {interval.n})"
+    return f"{interval.value:.1f} ({interval.shown()}, n = {interval.n})"
 
 
 @ITEMS.item("evaluation-complete", f"{USERS}: scores of fewer instructions than they claim")
@@ -40,7 +40,11 @@ def _evaluation_complete(subject: Subject) -> Outcome:
 @ITEMS.item("judge-reliable", f"{USERS}: plausible numbers by the wrong judge")
 def _judge_reliable(subject: Subject) -> Outcome:
     records = _published(subject)
-    reasons = dict.fromkeys(reason for record in records for reason in record.unreliable_because)
+    reasons = dict.fromkeys(
+        reason
+        for record in records
+        for reason in (*record.unreliable_because, *(f"gamed: {one}" for one in record.gamed))
+    )
     if reasons:
         return not_measured("; ".join(reasons))
     return passed("nothing speaks against the judge") if records else not_measured("no evaluation")
@@ -73,7 +77,7 @@ def _against_initial(record: EvalRecord, subject: Subject) -> Outcome:
     low, high = 50.0, 50.0
     names = subject.facts.initial_names
     if record.reference not in names:
-        same = next((one for one in scales(subject.facts.evaluations).values() if record in one), [])
+        same = next((one for one in scales(subject.facts.evaluations) if record in one), [])
         initial = [one.intervals.get("win_rate") for one in same if one.model is not None and one.model.name in names]
         if not initial or initial[-1] is None:
             return not_measured("the initial model was not evaluated")

@@ -8,7 +8,7 @@ from command import run_command
 from evaluations import JUDGE, write_evaluation
 
 from kto_release.errors import RunError, ScoreError
-from kto_release.evaluate.compare import compare_runs, compare_with_earlier, in_words, load
+from kto_release.evaluate.compare import against_earlier, compare_runs, load
 from kto_release.evaluate.score_file import score_annotations
 from kto_release.evaluate.scoring.intervals import resamples
 from kto_release.evaluate.scoring.paired import Comparison, difference
@@ -162,7 +162,10 @@ def test_a_folder_without_an_evaluation_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_iteration_is_compared_with_all_before_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Iteration 2 against the initial model and iteration 1, in this order; other judges and later ones stay out."""
+    """Iteration 2 against the initial model and iteration 1, in this order.
+
+    Other judges, other references and later iterations stay out, without a word.
+    """
     root = tmp_path / "run" / "eval"
     folders = {}
     for name, gain in (("initial", 0.0), ("iteration-1", 0.01), ("iteration-2", 0.03), ("iteration-3", 0.04)):
@@ -170,16 +173,16 @@ def test_an_iteration_is_compared_with_all_before_it(tmp_path: Path, capsys: pyt
         write_evaluation(folders[name], name, [value + gain for value in MIXED])
     foreign = JUDGE.model_copy(update={"model": "judge-2"})
     write_evaluation(root / "initial" / "instructions-00000000" / "judge-2-x", "initial", MIXED, judge=foreign)
+    elsewhere = root / "initial" / "instructions-00000000" / "judge-1-y"
+    write_evaluation(elsewhere, "initial", MIXED, reference="other", answer="other answer")
     record = read_record(folders["iteration-2"] / "results.json", EvalRecord)
     assert record is not None
-    found = compare_with_earlier(load(folders["iteration-2"], record), root, None)
-    assert [(one.second, round(one.win_rate.interval.value, 6)) for one in found] == [
-        ("initial", 3.0),
-        ("iteration-1", 2.0),
+    found = against_earlier(load(folders["iteration-2"], record), root, None)
+    assert found == [
+        "iteration-2 is better than initial: win rate +3.00 points (95%: +3.00 to +3.00, p < 0.0002)",
+        "iteration-2 is better than iteration-1: win rate +2.00 points (95%: +2.00 to +2.00, p < 0.0002)",
     ]
-    assert in_words(found[1]) == [
-        "iteration-2 is better than iteration-1: win rate +2.00 points (95%: +2.00 to +2.00, p < 0.0002)"
-    ]
+    assert capsys.readouterr().err == ""
     # A run against itself is its last iteration against all before it, and a damaged one costs no other.
     compared(tmp_path / "run", tmp_path / "run")
     said = capsys.readouterr().out
@@ -187,8 +190,8 @@ def test_an_iteration_is_compared_with_all_before_it(tmp_path: Path, capsys: pyt
         f"iteration-3 minus {name}: {record.score}" for name in ("initial", "iteration-1", "iteration-2")
     ]
     (folders["initial"] / "annotations.json").unlink()
-    left = compare_with_earlier(load(folders["iteration-2"], record), root, None)
-    assert [one.second for one in left] == ["iteration-1"]
+    left = against_earlier(load(folders["iteration-2"], record), root, None)
+    assert left == found[1:]
     assert "not compared with an earlier model" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ from run_builder import QUESTIONS, build_run
 from kto_release.errors import JudgeError, ModelError, RecipeError, RunError
 from kto_release.evaluate import evaluate
 from kto_release.evaluate.answers import seed_of
-from kto_release.files import read_jsonl, read_record
+from kto_release.files import read_jsonl, read_record, write_record
 from kto_release.records import EvalRecord, WeightFacts
 from kto_release.run import Run
 
@@ -196,6 +196,36 @@ def test_weights_that_are_not_those_on_record_are_refused(build: Build, tiny_mod
     with pytest.raises(ModelError, match="the weights of iteration-2 are not those on record"):
         evaluate(run)
     assert not (run.path / "eval").exists()
+
+
+def test_another_model_than_the_run_began_with_is_refused(build: Build, tiny_model: Path, tmp_path: Path) -> None:
+    """The initial model's answers would be those of a model that was never trained from."""
+    run = build()
+    first = run.iteration_records()[0]
+    parent = first.parent.model_copy(update={"sha256": "0" * 64})
+    write_record(run.iteration(1) / "record.json", first.model_copy(update={"parent": parent}))
+    with pytest.raises(ModelError) as caught:
+        evaluate(run, "initial")
+    assert "is no longer the model that the run began with: digest " in caught.value.problem
+    assert (caught.value.expected, caught.value.todo) == (
+        "0" * 64,
+        "restore it, or name its commit in model.revision",
+    )
+    assert not (run.path / "eval").exists()
+
+
+def test_an_evaluation_has_one_name(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the console, in the report and in comparisons: the model's, not that of the answers' generator."""
+    run = build(reference="initial")
+    evaluate(run, "iteration-1")
+    capsys.readouterr()
+    record = done(evaluate(run))
+    said = capsys.readouterr().out
+    assert (record.who, record.answers_by) == ("iteration-2", f"{run.recipe.name}-iteration-2")
+    assert f"iteration-2 against {record.reference}" in said
+    assert "iteration-2 is " in said
+    assert str(record.answers_by) not in said
+    assert str(record.answers_by) not in (judged(run, "iteration-2") / "report.html").read_text()
 
 
 def test_the_initial_models_answers_are_the_reference(build: Build, capsys: pytest.CaptureFixture[str]) -> None:

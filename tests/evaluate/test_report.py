@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from report_rows import evaluation, flagged, rows
 
-from kto_release.evaluate.report.page import comparable, facts, length_bins, pictures, render_report, write_report
+from kto_release.evaluate.report.page import facts, length_bins, pictures, render_report, write_report
 from kto_release.evaluate.report.pictures import Mark, histogram, whiskers
 from kto_release.evaluate.report.summary import variance_in_words
 from kto_release.judges.rows import Judged
@@ -139,15 +139,20 @@ def test_only_our_own_script_and_style_may_run() -> None:
 
 
 def test_gamed_and_unreliable_scores_are_called_out() -> None:
-    """A gamed score stands in an alarm, other doubts in a list of their own, each once."""
+    """A gamed score stands in an alarm, other doubts in a list of their own, each once.
+
+    Records of earlier versions tell what is gamed among the doubts too.
+    """
     judged = rows(3)
-    record = evaluation(judged).model_copy(
-        update={
+    record = EvalRecord.model_validate(
+        evaluation(judged).model_dump()
+        | {
             "reliable": False,
             "gamed": ["one answer for all"],
             "unreliable_because": ["a toy judge", "gamed: one answer for all"],
         }
     )
+    assert record.unreliable_because == ["a toy judge"]
     text = render_report(record, judged)
     assert '<p class="alarm"><strong>The judge may be gamed:</strong> one answer for all.</p>' in text
     assert re.findall(r"<li>(.*?)</li>", text) == ["a toy judge"]
@@ -180,7 +185,7 @@ def test_models_of_the_run_are_shown_on_one_scale_only() -> None:
         evaluation(judged, model="other-reference").model_copy(update={"reference_sha256": "1" * 64}),
         evaluation(judged, model="other-instructions").model_copy(update={"instructions_sha256": "7" * 64}),
     ]
-    assert [comparable(record, one) for one in others] == [True, True, False, False, False]
+    assert [one.scale == record.scale for one in others] == [True, True, False, False, False]
     shown = {title: svg for title, _, svg in pictures(record, judged, others)}["Against the other models of this run"]
     assert re.findall(r"<title>([^<]+)</title>", shown) == ["initial", "iteration-2", "iteration-10"]
     alone = [title for title, _, _ in pictures(record, judged, [])]

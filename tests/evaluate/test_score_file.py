@@ -104,6 +104,7 @@ def test_one_command_scores_a_file(cli: Path, recorded: Callable[[str], Path], g
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert children_seconds() - begin < 15
     assert (result.returncode, result.stderr) == (0, "")
+    assert "claude-2.1 against gpt4_1106_preview: AlpacaEval 2.0" in " ".join(result.stdout.split())
     assert "AlpacaEval 2.0 [judge=weighted_alpaca_eval_gpt4_turbo, prompt=alpaca_eval" in result.stdout
     plain = json.loads((tmp_path / "out" / "results.json").read_text())
     assert plain["length_controlled_winrate"] == 25.252255890584735
@@ -362,6 +363,10 @@ def test_a_sample_is_a_whole_number(tmp_path: Path) -> None:
         (["recipe.yaml", "--output", "out", "--judge", "x"], "--output and --judge without --annotations"),
         (["recipe.yaml", "--sample", "9"], "--sample without --calibrate"),
         (["--calibrate", "anchors"], "--calibrate without a recipe"),
+        (["recipe.yaml", "--calibrate", "anchors", "--model", "initial"], "--calibrate and --model at once"),
+        (["recipe.yaml", "--calibrate", "anchors", "--no-lc"], "--calibrate and --no-lc at once"),
+        (["recipe.yaml", "--model", "initial", "--outputs", "o.json"], "--model and --outputs at once"),
+        (["--compare", "a", "b", "--set", "train.beta=1"], "--set without a recipe"),
         (["--annotations", "a.json", "--output", "o", "--model", "initial"], "--model without a recipe"),
         (["--annotations", "none.json", "--output", "out"], "no such file: 'none.json'"),
         (["recipe.yaml", "--annotations", "none.json"], "a recipe and --annotations at once"),
