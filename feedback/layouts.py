@@ -1,191 +1,328 @@
 """The layouts that feedback comes in, each turned into (prompt messages, completion, desirable).
 
-Told apart by the columns of a row, or named by `data.format`:
-
-    pairs     prompt, chosen, rejected           strings or message lists (Snorkel's repeat the prompt)
-    labels    prompt, completion, label          TRL; also output for completion (HALOs), or messages + label
-    scores    prompt, completions, scores        at least data.score_threshold is desirable
-    sharegpt  conversations, chosen, rejected    {from, value} turns; or conversations + label (kto_tag)
+Told apart by the columns of a row that hold something, or named by `data.format`. A layout is its entry in LAYOUTS and
+its function; what every layout reads besides (system, history, tools, origin) is in `_feedback`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-Message = dict[str, str]
+from kto_release.feedback.columns import Cells, Rules, label_text
+from kto_release.feedback.messages import THOUGHTS, json_messages, spoken, tools_of, transcript, turns
+from kto_release.feedback.rows import TOOLS, Feedback, Message, RowProblem, canonical, turn_of
+from kto_release.templates.rendering import role_problem
 
-SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+PROMPT_COLUMNS = ("prompt", "instruction", "question", "input")
+TALK_COLUMNS = ("messages", "conversations")
 LABEL_COLUMNS = ("label", "kto_tag", "desirable")
 COMPLETION_COLUMNS = ("completion", "output", "response")
-TURN_KEYS = ({"role", "content"}, {"from", "value"})
+SCORE_COLUMNS = ("score", "rating")
 
 
-class Feedback(NamedTuple):
-    """One completion of one prompt, and whether people want it."""
+class Parsed(NamedTuple):
+    """What one row gives."""
 
-    prompt: tuple[tuple[str, str], ...]
-    """(role, content) of each message; the last one is the human's."""
-    completion: str
-    desirable: bool
-
-    @property
-    def messages(self) -> list[Message]:
-        """The prompt as messages."""
-        return [{"role": role, "content": content} for role, content in self.prompt]
+    feedback: list[Feedback]
+    unused: list[str]
+    """Columns and message keys that hold no part of the conversation, and that nothing read."""
+    identity: str | None
+    """"id 'a7'", where data.columns names an id."""
 
 
-class RowProblem(ValueError):  # noqa: N818 - it is a problem of the row, told in its words
-    """What is wrong with one row, in words that follow "row N: "."""
+def parse(row: Mapping[str, Any], rules: Rules | None = None, *, typeless: bool = False) -> Parsed:
+    """The feedback of one row; `typeless` where all values are text (CSV). Raises `RowProblem`."""
+    rules = rules or Rules()
+    cells = Cells(row, rules, typeless=typeless)
+    identity = f"id {cells.take('id')!r}" if "id" in rules.columns and cells.has("id") else None
+    try:
+        layout = _detect(cells) if rules.layout == "auto" else rules.layout
+        found = LAYOUTS[layout].parse(cells)
+        cells.take("origin")
+        _check_repetition(cells, found)
+        cells.check_rest(KNOWN)
+        for feedback in found:
+            _check(feedback)
+    except RowProblem as problem:
+        problem.identity = identity
+        raise
+    return Parsed(found, cells.unused, identity)
 
 
-def detect(columns: Sequence[str]) -> str:
-    """The layout that these columns make. Raises `RowProblem` with the choices where none fits."""
-    has = set(columns)
-    if has & {"conversations"}:
-        return "sharegpt"
-    if {"chosen", "rejected"} <= has:
-        return "pairs"
-    if {"completions", "scores"} <= has:
-        return "scores"
-    if has & set(LABEL_COLUMNS):
-        return "labels"
+def _detect(cells: Cells) -> str:
+    """The layout of a row. Raises `RowProblem` with the choices where none fits."""
+    filled = {name for name in cells.values if cells.has(name)}
+    # A column that is null in this row counts only where those with values make no layout.
+    for has in (filled, set(cells.values)):
+        for name, layout in LAYOUTS.items():
+            if all(has.intersection(choices) for choices in layout.needs):
+                return name
+    choices = ", or ".join(f"{layout.columns} ({name})" for name, layout in LAYOUTS.items())
     raise RowProblem(
-        f"columns {', '.join(sorted(has)) or 'none'} make no known layout; expected prompt, chosen, rejected (pairs), "
-        "or prompt, completion, label (labels), or prompt, completions, scores (scores), or conversations (sharegpt)"
+        f"columns {', '.join(sorted(filled)) or 'none'} make no known layout; expected {choices}",
+        "columns of no known layout",
+        todo="say which column is what, for example data.columns: {prompt: question, completion: answer, label: thumb}",
     )
 
 
-def parse(row: Mapping[str, Any], layout: str, threshold: float | None = None) -> list[Feedback]:
-    """The feedback of one row. Raises `RowProblem`."""
-    chosen_layout = detect(list(row)) if layout == "auto" else layout
-    if chosen_layout == "pairs":
-        found = _pairs(row)
-    elif chosen_layout == "labels":
-        found = [_labelled(row)]
-    elif chosen_layout == "scores":
-        found = _scored(row, threshold)
-    else:
-        found = _sharegpt(row)
-    for feedback in found:
-        _check(feedback)
-    return found
-
-
-def _pairs(row: Mapping[str, Any]) -> list[Feedback]:
-    sides = {}
+def _pairs(cells: Cells) -> list[Feedback]:
+    sides: dict[str, str | list[Message]] = {}
     for name in ("chosen", "rejected"):
-        if name not in row:
-            raise RowProblem(f"no {name!r}")
-        sides[name] = _turns(row[name], name) if not isinstance(row[name], str) else row[name]
-    prompt = _prompt(row, missing_ok=not isinstance(sides["chosen"], str))
-    prompts: dict[str, list[Message]] = {}
-    completions: dict[str, str] = {}
+        if not cells.has(name):
+            raise RowProblem(f"no {cells.called(name)}")
+        sides[name] = spoken(cells, cells.take(name), name)
+    prompt = _prompt(cells, missing_ok=not isinstance(sides["chosen"], str) and len(sides["chosen"]) > 1)
+    prompts, answers = {}, {}
     for name, side in sides.items():
-        prompts[name], completions[name] = _split(side, prompt, name)
+        prompts[name], answers[name] = _split(side, prompt, name)
     if prompts["chosen"] != prompts["rejected"]:
         raise RowProblem("chosen and rejected answer different prompts")
-    return [
-        _feedback(prompts["chosen"], completions["chosen"], True),
-        _feedback(prompts["rejected"], completions["rejected"], False),
-    ]
+    prompt = _in_context(cells, prompts["chosen"])
+    tools = _tools(cells)
+    return [_feedback(prompt, answers[name], tools, desirable=name == "chosen") for name in sides]
 
 
-def _split(side: str | list[Message], prompt: list[Message] | None, name: str) -> tuple[list[Message], str]:
-    """The prompt and the completion of one side: a message list may hold the whole conversation or the answer alone."""
+def _split(side: str | list[Message], prompt: list[Message] | None, name: str) -> tuple[list[Message], Message]:
+    """The prompt and the answer of one side: a message list may hold the whole conversation or the answer alone."""
     if isinstance(side, str):
-        return prompt or [], side
+        return prompt or [], {"role": "assistant", "content": side}
     if not side or side[-1]["role"] != "assistant":
         raise RowProblem(f"{name!r} does not end with an assistant message")
     before = side[:-1]
-    if prompt is not None and before and before[-len(prompt) :] != prompt:
+    if prompt is not None and before and not _same(before[-len(prompt) :], prompt):
+        if before[-1]["role"] == "tool" and _same(before[: len(prompt)], prompt):
+            raise RowProblem(
+                f"{name!r} holds a call, its result and an answer: results can't be left out of what is trained",
+                todo="make rows of it: the call as the answer; then the answer, with call and result in the prompt",
+            )
         raise RowProblem(f"{name!r} repeats another prompt than 'prompt'")
-    return before or prompt or [], side[-1]["content"]
+    return before or prompt or [], side[-1]
 
 
-def _labelled(row: Mapping[str, Any]) -> Feedback:
-    label = next((row[name] for name in LABEL_COLUMNS if name in row), None)
-    # 0 and 1 are accepted since Parquet and CSV exports often lose the type; "true", None or 0.7 are not.
-    if not isinstance(label, bool) and not (isinstance(label, int) and label in (0, 1)):
-        raise RowProblem(f"label is {label!r}, not true or false")
-    if "messages" in row and not any(name in row for name in COMPLETION_COLUMNS):
-        conversation = _turns(row["messages"], "messages")
+def _same(one: list[Message], other: list[Message]) -> bool:
+    return [{**m, "content": m["content"].strip()} for m in one] == [
+        {**m, "content": m["content"].strip()} for m in other
+    ]
+
+
+def _labelled(cells: Cells) -> list[Feedback]:
+    label = _label(cells)
+    return [_answered(cells, label)]
+
+
+def _answered(cells: Cells, desirable: bool) -> Feedback:
+    """The feedback of a row with one answer, in a column of its own or at the end of a conversation."""
+    talk = cells.first(TALK_COLUMNS)
+    column = cells.first(COMPLETION_COLUMNS)
+    if talk and column is None:
+        conversation = turns(cells, cells.take(talk), talk)
         if not conversation or conversation[-1]["role"] != "assistant":
-            raise RowProblem("'messages' does not end with an assistant message")
-        return _feedback(conversation[:-1], conversation[-1]["content"], bool(label))
-    column = next((name for name in COMPLETION_COLUMNS if name in row), None)
-    if column is None:
-        raise RowProblem("no 'completion'")
-    side = row[column] if isinstance(row[column], str) else _turns(row[column], column)
-    prompt, completion = _split(side, _prompt(row), column)
-    return _feedback(prompt, completion, bool(label))
+            raise RowProblem(f"{talk!r} does not end with an assistant message")
+        prompt, answer = conversation[:-1], conversation[-1]
+    elif column is None:
+        raise RowProblem(f"no {cells.called('completion')}")
+    else:
+        side = spoken(cells, cells.take(column), column)
+        has_own_prompt = not isinstance(side, str) and len(side) > 1
+        prompt, answer = _split(side, _prompt(cells, missing_ok=has_own_prompt), column)
+    return _feedback(_in_context(cells, prompt), answer, _tools(cells), desirable=desirable)
 
 
-def _scored(row: Mapping[str, Any], threshold: float | None) -> list[Feedback]:
-    if threshold is None:
+def _label(cells: Cells) -> bool:
+    names = [name for name in LABEL_COLUMNS if cells.has(name)]
+    values = [cells.take(name) for name in names] or [None]
+    meanings = {_meaning(cells, value) for value in values}
+    if len(meanings) > 1:
+        raise RowProblem(f"{' and '.join(names)} contradict each other")
+    meaning = meanings.pop()
+    if meaning is None:
+        raise RowProblem(f"label {values[0]!r} is neither liked nor disliked, by data.labels", fault=False)
+    return meaning
+
+
+def _meaning(cells: Cells, label: Any) -> bool | None:
+    # 0 and 1, also as floats, are accepted since tables often lose the type; "true", None or 0.7 are not.
+    if cells.rules.labels:
+        text = label_text(label)
+        if text in cells.rules.labels:
+            return cells.rules.labels[text]
+        known = ", ".join(cells.rules.labels)
+        raise RowProblem(
+            f"label is {label!r}, none of data.labels ({known})", f"label {text[:40]!r} is none of data.labels"
+        )
+    if isinstance(label, int | float) and label in (0, 1):
+        return bool(label)
+    if cells.typeless and label is not None and label_text(label) in ("true", "false", "1", "0"):
+        return label_text(label) in ("true", "1")
+    todo = None if label is None else "say what each value means, for example data.labels: {good: true, bad: false}"
+    raise RowProblem(f"label is {label!r}, not true or false", "label is not true or false", todo=todo)
+
+
+def _threshold(cells: Cells) -> float:
+    if cells.rules.threshold is None:
         raise RowProblem("scores need data.score_threshold")
-    completions, scores = row.get("completions"), row.get("scores")
+    return cells.rules.threshold
+
+
+def _number(cells: Cells, score: Any) -> float:
+    if cells.typeless and isinstance(score, str):
+        with suppress(ValueError):
+            score = float(score)
+    if isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score):
+        raise RowProblem(f"score {score!r} is no number", "a score is no number")
+    return score
+
+
+def _scored(cells: Cells) -> list[Feedback]:
+    threshold = _threshold(cells)
+    completions, scores = cells.take("completions"), cells.take("scores")
     if not isinstance(completions, Sequence) or not isinstance(scores, Sequence) or len(completions) != len(scores):
         raise RowProblem("completions and scores must be lists of one length")
     if not completions:
         raise RowProblem("no completions")
-    prompt = _prompt(row)
+    prompt, tools = _prompt(cells), _tools(cells)
     found = []
     for completion, score in zip(completions, scores, strict=True):
-        if isinstance(score, bool) or not isinstance(score, int | float) or math.isnan(score):
-            raise RowProblem(f"score {score!r} is no number")
-        side = completion if isinstance(completion, str) else _turns(completion, "completions")
-        found.append(_feedback(*_split(side, prompt, "completions"), score >= threshold))
+        desirable = _number(cells, score) >= threshold
+        before, answer = _split(spoken(cells, completion, "completions"), prompt, "completions")
+        found.append(_feedback(_in_context(cells, before), answer, tools, desirable=desirable))
     return found
 
 
-def _sharegpt(row: Mapping[str, Any]) -> list[Feedback]:
-    conversation = _turns(row.get("conversations"), "conversations")
-    if isinstance(row.get("system"), str) and row["system"]:
-        conversation = [{"role": "system", "content": row["system"]}, *conversation]
-    if "chosen" in row:
-        return _pairs({"prompt": conversation, "chosen": [row["chosen"]], "rejected": [row.get("rejected")]})
-    return [_labelled({**row, "messages": conversation})]
+def _rated(cells: Cells) -> list[Feedback]:
+    column = cells.first(SCORE_COLUMNS)
+    if column is None:
+        raise RowProblem(f"no {cells.called('score')}")
+    return [_answered(cells, _number(cells, cells.take(column)) >= _threshold(cells))]
 
 
-def _prompt(row: Mapping[str, Any], *, missing_ok: bool = False) -> list[Message] | None:
-    value = row.get("prompt")
-    if value is None:
+def _sharegpt(cells: Cells) -> list[Feedback]:
+    return _pairs(cells) if cells.has("chosen") else _labelled(cells)
+
+
+def _prompt(cells: Cells, *, missing_ok: bool = False) -> list[Message] | None:
+    column = cells.first(PROMPT_COLUMNS)
+    if column is None:
+        talk = cells.first(TALK_COLUMNS)
+        # Beside whole conversations, messages repeat one of them (UltraFeedback): `_check_repetition` looks at them.
+        if talk and not (missing_ok and talk == "messages"):
+            return turns(cells, cells.take(talk), talk)
         if missing_ok:
             return None
-        raise RowProblem("no prompt")
-    if isinstance(value, str):
-        if not value.strip():
-            raise RowProblem("the prompt is empty")
-        return [{"role": "user", "content": value}]
-    return _turns(value, "prompt")
+        raise RowProblem(f"no {cells.called('prompt')}" if "prompt" in cells.rules.columns else "no prompt")
+    value = cells.take(column)
+    if not isinstance(value, str):
+        return turns(cells, value, column)
+    if not value.strip():
+        raise RowProblem("the prompt is empty")
+    if column == "instruction" and cells.has("input") and str(cells.take("input")).strip():
+        value = f"{value}\n{cells.take('input')}"  # as LLaMA-Factory joins them
+    if column == "instruction":
+        cells.take("input")
+    found = (
+        turns(cells, value, column) if json_messages(value) else transcript(value) if _is_transcript(value) else None
+    )
+    return found or [{"role": "user", "content": value}]
 
 
-def _turns(value: Any, name: str) -> list[Message]:
-    if isinstance(value, Mapping):
-        value = [value]
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise RowProblem(f"{name!r} is {type(value).__name__}, not a list of messages")
-    turns = []
-    for turn in value:
-        if not isinstance(turn, Mapping) or not any(keys <= set(turn) for keys in TURN_KEYS):
-            raise RowProblem(f"{name!r} holds {turn!r}, not a message with role and content")
-        role, content = (turn["role"], turn["content"]) if "role" in turn else (turn["from"], turn["value"])
-        if not isinstance(content, str) or not isinstance(role, str):
-            raise RowProblem(f"{name!r} holds a message whose role or content is no text")
-        turns.append({"role": SHAREGPT_ROLES.get(role, role), "content": content})
-    return turns
+def _is_transcript(prompt: str) -> bool:
+    """A prompt that quotes a conversation is a prompt; one that ends where the assistant speaks is a conversation."""
+    return prompt.startswith("\n\nHuman:") or prompt.rstrip().endswith("\nAssistant:")
 
 
-def _feedback(prompt: list[Message], completion: str, desirable: bool) -> Feedback:
-    return Feedback(tuple((turn["role"], turn["content"]) for turn in prompt), completion, desirable)
+def _in_context(cells: Cells, prompt: list[Message]) -> list[Message]:
+    """The prompt behind the earlier turns and the system message that stand in columns of their own."""
+    history = cells.take("history")
+    if history:
+        if not isinstance(history, str) and all(
+            isinstance(turn, Sequence) and not isinstance(turn, str) for turn in history
+        ):
+            if not all(len(turn) == 2 for turn in history):
+                raise RowProblem("'history' holds no pairs of a question and its answer")
+            roles = ("user", "assistant")
+            history = [{"role": r, "content": text} for turn in history for r, text in zip(roles, turn, strict=True)]
+        place = 1 if prompt and prompt[0]["role"] == "system" else 0
+        prompt = [*prompt[:place], *turns(cells, history, "history"), *prompt[place:]]
+    system = cells.take("system")
+    if system is None or (isinstance(system, str) and not system.strip()):
+        return prompt
+    if not isinstance(system, str):
+        raise RowProblem(f"'system' is {type(system).__name__}, not text")
+    if prompt and prompt[0]["role"] == "system":
+        if prompt[0]["content"].strip() != system.strip():
+            raise RowProblem("the column 'system' and the system message of the conversation differ")
+        return prompt
+    return [{"role": "system", "content": system}, *prompt]
+
+
+def _tools(cells: Cells) -> list[Any]:
+    tools = cells.take("tools")
+    return tools_of(tools) if tools else []
+
+
+def _feedback(prompt: list[Message], answer: Message, tools: list[Any], *, desirable: bool) -> Feedback:
+    offered = ((TOOLS, canonical(tools)),) if tools else ()
+    beside = {key: value for key, value in answer.items() if key not in ("role", "content")}
+    return Feedback(
+        (*offered, *map(turn_of, prompt)), answer["content"], desirable, canonical(beside) if beside else ""
+    )
+
+
+def _check_repetition(cells: Cells, found: list[Feedback]) -> None:
+    """A column of messages that is the prompt, or the prompt and one of its answers, says nothing new."""
+    for name in TALK_COLUMNS:
+        if name in cells.left():
+            told = [turn_of(turn) for turn in turns(cells, cells.values[name], name)]
+            prompts = [[turn_of(turn) for turn in f.messages] for f in found]
+            if any(told in (own, [*own, turn_of(f.answer)]) for own, f in zip(prompts, found, strict=True)):
+                cells.take(name)
 
 
 def _check(feedback: Feedback) -> None:
-    if not feedback.prompt or not any(content.strip() for _, content in feedback.prompt):
+    kind = "desirable" if feedback.desirable else "undesirable"
+    if not any(turn[1].strip() for turn in feedback.prompt if turn[0] != TOOLS):
         raise RowProblem("no prompt")
-    if feedback.prompt[-1][0] != "user":
-        raise RowProblem(f"the prompt ends with a message of {feedback.prompt[-1][0]!r}, not of the user")
-    if not isinstance(feedback.completion, str):
-        raise RowProblem(f"the completion is {type(feedback.completion).__name__}, not text")
-    if not feedback.completion.strip():
-        raise RowProblem(f"the {'desirable' if feedback.desirable else 'undesirable'} completion is empty")
+    role = feedback.prompt[-1][0]
+    if role not in ("user", "tool"):
+        raise RowProblem(f"the prompt ends with a message of {role!r}, not of the user")
+    calls = bool(feedback.beside) and "tool_calls" in feedback.answer
+    if not calls and not THOUGHTS.sub("", feedback.completion).strip():
+        raise RowProblem(f"the {kind} completion is empty")
+    problem = role_problem(feedback.messages, prompt=True)
+    if problem:
+        raise RowProblem(
+            f"{problem}",
+            todo="data.roles: {model: assistant} says what another word for a role means"
+            if problem.startswith("unknown role")
+            else None,
+        )
+    try:
+        "".join([feedback.completion, *(turn[1] for turn in feedback.prompt)]).encode()
+    except UnicodeEncodeError as error:
+        raise RowProblem(
+            f"a text holds {error.object[error.start]!a}, half of a character of two", "a text holds half a character"
+        ) from None
+
+
+class Layout(NamedTuple):
+    """One layout: how it is told, and how it is read."""
+
+    columns: str
+    """Its columns in words."""
+    needs: tuple[tuple[str, ...], ...]
+    """One of each of these columns makes the layout."""
+    parse: Callable[[Cells], list[Feedback]]
+
+
+LAYOUTS = {
+    "pairs": Layout("prompt, chosen, rejected", (("chosen",), ("rejected",)), _pairs),
+    "scores": Layout("prompt, completions, scores", (("completions",), ("scores",)), _scored),
+    "labels": Layout("prompt, completion, label", (LABEL_COLUMNS,), _labelled),
+    "rated": Layout("prompt, completion, score", ((*COMPLETION_COLUMNS, *TALK_COLUMNS), SCORE_COLUMNS), _rated),
+    "sharegpt": Layout("conversations", (("conversations",),), _sharegpt),
+}
+"""In the order in which they are looked for."""
+OTHERS = ("chosen", "rejected", "completions", "system", "history", "tools", "conversation")
+KNOWN = frozenset((*PROMPT_COLUMNS, *TALK_COLUMNS, *LABEL_COLUMNS, *COMPLETION_COLUMNS, *OTHERS))
+"""Columns that some layout reads: where a row's own does not, they are never metadata."""

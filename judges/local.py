@@ -16,7 +16,7 @@ from kto_release.models import LocalModel, load_tokenizer, stored_weights
 from kto_release.recipe import LocalJudge as Section
 from kto_release.records import JudgeFacts
 from kto_release.templates import load_template, render_text, set_template
-from kto_release.templates.rendering import special_pattern
+from kto_release.templates.cutting import special_pattern
 
 
 class LocalJudge:

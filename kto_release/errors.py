@@ -47,6 +47,19 @@ class RecipeError(KtoReleaseError):
 class DataError(KtoReleaseError):
     """Feedback or instructions are missing, malformed or unusable."""
 
+    @classmethod
+    def together(cls, errors: "Sequence[DataError]") -> "DataError":
+        """Several as one: what each says, then what is to be done, each thing once."""
+        if len(errors) == 1:
+            return errors[0]
+        expected = dict.fromkeys(error.expected for error in errors if error.expected)
+        todo = dict.fromkeys(line.strip() for error in errors if error.todo for line in error.todo.splitlines())
+        return cls(
+            "\n".join(error.problem for error in errors),
+            expected="; ".join(expected) or None,
+            todo="\n         ".join(todo) or None,
+        )
+
 
 class ModelError(KtoReleaseError):
     """A model, tokenizer or chat template is missing, malformed or breaks its contract."""

@@ -48,25 +48,72 @@ class ModelSection(Section):
     """Run Python code that the model's repository carries. Only for repositories that you have read."""
 
 
+COLUMN_ROLES = frozenset(
+    [
+        "id",
+        "prompt",
+        "completion",
+        "label",
+        "score",
+        "chosen",
+        "rejected",
+        "completions",
+        "scores",
+        "messages",
+        "conversations",
+        "system",
+        "history",
+        "tools",
+        "origin",
+    ]
+)
+"""What a column of feedback can be."""
+
+
 class DataSection(Section):
     """The feedback."""
 
     source: Location | list[Location]
-    """Hub data set id, or file or glob of .jsonl, .json or .parquet (also .gz, .zst), or several of them."""
+    """Hub data set id; or file, folder or glob of .jsonl, .ndjson, .json, .csv, .tsv (also .gz, .zst) or .parquet; or
+    several of them."""
     revision: str | None = None
     """Branch, tag or commit of a Hub data set; null takes main, and the commit found is recorded."""
+    config: str | None = None
+    """Configuration of a Hub data set that has several; of a local clone of one: its folder."""
+    data_dir: str | None = None
+    """Folder inside the data set, or inside the source folder, that holds the files."""
     partitions: list[FileName] | int
     """One partition per iteration: names of splits, or of files; or a number to cut one split into that many parts."""
     split: str = "train"
-    """The split that is cut where `partitions` is a number. Ignored for files."""
+    """The split that is cut where `partitions` is a number; of files, where their names or folders are of several
+    splits (train-00000-of-00002.parquet)."""
     held_out: FileName | float | None = None
     """Feedback never trained on: a split, a file, or the share (0 to 0.5) of prompts to hold out; null: none."""
-    format: Literal["auto", "pairs", "labels", "scores", "sharegpt"] = "auto"
+    format: Literal["auto", "pairs", "labels", "scores", "rated", "sharegpt"] = "auto"
     """Layout of a row; "auto" tells it from the columns."""
+    columns: dict[str, str] = {}
+    """Columns of your own: what each is (prompt, completion, label, score, chosen, rejected, messages, system, history,
+    tools, id, …), and its name, or its path with dots inside records: {completion: response.choices.0.message.content}.
+    The id is shown instead of the row's number."""
+    labels: dict[str | int | float | bool, bool | None] = {}
+    """Labels of your own: {good: true, bad: false}; null leaves the row out, and counts it. Then no other label is
+    accepted; {}: true and false, or 1 and 0."""
+    roles: dict[str, Literal["system", "user", "assistant", "tool"]] = {}
+    """Other words for the roles of messages: {model: assistant, developer: system}."""
+    ignore: list[str] = []
+    """Columns, and keys of messages, to leave out; a * stands for any text. What is neither used nor metadata is an
+    error until it is named here."""
+    reasoning: Literal["keep", "strip", "error"] = "keep"
+    """Thoughts of the assistant (reasoning_content, or <think> at the start of a text): trained as the chat template
+    prints them, left out, or an error."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """Rows that can't be used: all are named and nothing starts; or they are left out, counted by reason in the record,
+    and listed in tokens/left_out.jsonl."""
     score_threshold: float | None = None
-    """For scored completions: at least this is desirable, below is undesirable. Needed where rows carry scores."""
+    """For scores: at least this is desirable, below is undesirable. Needed where rows carry scores."""
     max_rows: int | None = Field(default=None, ge=1)
-    """Take only so many rows of each partition (the first ones), for a trial; null takes all."""
+    """Take only so many rows of each partition (the first ones), for a trial; null takes all. A held-out share is taken
+    from these rows."""
     seed: int = 0
     """Seed of the cut into partitions and of the held-out share."""
 
@@ -77,6 +124,16 @@ class DataSection(Section):
             raise ValueError("the number of partitions must be at least 1")
         if isinstance(value, list) and (not value or len(set(value)) < len(value)):
             raise ValueError("partitions must be a non-empty list without repeats, or a number")
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, value: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(value.keys() - COLUMN_ROLES)
+        if unknown:
+            raise ValueError(
+                f"{', '.join(unknown)}: not what a column can be; expected {', '.join(sorted(COLUMN_ROLES))}"
+            )
         return value
 
     @field_validator("held_out")

@@ -12,7 +12,20 @@ from pydantic import BaseModel, ValidationError
 from kto_release.errors import RecipeError
 from kto_release.recipe import Beside, Recipe, Section, sections_of
 
-FILE_SUFFIXES = {".json", ".jsonl", ".parquet", ".gz", ".zst", ".xz", ".jinja", ".bib", ".txt"}
+FILE_SUFFIXES = {
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".csv",
+    ".tsv",
+    ".parquet",
+    ".gz",
+    ".zst",
+    ".xz",
+    ".jinja",
+    ".bib",
+    ".txt",
+}
 SectionT = TypeVar("SectionT", bound=Section)
 
 
@@ -172,7 +185,9 @@ def _placed(value: Any, mark: Beside | None, folder: Path) -> Any:
         return [_placed(item, mark, folder) for item in value]
     if not isinstance(value, str) or mark is None or Path(value).is_absolute():
         return value
-    is_file = Path(value).suffix in FILE_SUFFIXES or value.startswith(("./", "../"))
+    if value.startswith("~"):
+        return str(Path(value).expanduser())
+    is_file = Path(value).suffix.lower() in FILE_SUFFIXES or value.startswith(("./", "../"))
     if is_file or (mark is Beside.EXISTING and (folder / value).exists()):
         # Not resolve(): a glob pattern is no path, and a link's own name is what the user wrote.
         return os.path.normpath(folder / value)

@@ -92,6 +92,12 @@ class PartitionFacts(Facts):
     kept: LabelCounts
     dropped: dict[str, LabelCounts]
     """By reason."""
+    skipped: dict[str, int] = {}
+    """Rows that are not used, by reason: neutral ones, and with data.bad_rows: skip those that can't be used."""
+    unused: dict[str, int] = {}
+    """Columns and message keys that hold no part of a conversation and were not read: in how many rows."""
+    notes: dict[str, int] = {}
+    """What else is to be known of answers that are trained on, with their number."""
     truncated: LabelCounts
     prompts: int
     tokens: int

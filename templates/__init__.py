@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from kto_release.errors import ModelError
+from kto_release.templates.cutting import Conversation
 from kto_release.templates.load import BASE, BUILT_IN, Template, adds_bos, load_template, make_template, set_template
 from kto_release.templates.rendering import Rendered, render, render_feedback, render_text
 from kto_release.templates.samples import Message
@@ -17,6 +18,7 @@ from kto_release.templates.saving import save_tokenizer
 __all__ = [
     "BASE",
     "BUILT_IN",
+    "Conversation",
     "Message",
     "Rendered",
     "Template",

@@ -124,9 +124,16 @@ def _fitted(source: str, tokenizer: Any) -> str:
     return source
 
 
-def prompt_text(tokenizer: Any, messages: Sequence[Message], source: str | None = None, *, prompt: bool = True) -> str:
+def prompt_text(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    source: str | None = None,
+    *,
+    prompt: bool = True,
+    tools: Sequence[Any] | None = None,
+) -> str:
     """The text of a conversation by `source`, or by the tokenizer's own template; raises what Jinja raises."""
     text = tokenizer.apply_chat_template(
-        list(messages), chat_template=source, tokenize=False, add_generation_prompt=prompt
+        list(messages), tools=tools or None, chat_template=source, tokenize=False, add_generation_prompt=prompt
     )
     return str(text)

@@ -1,19 +1,19 @@
 """Messages to token ids, one conversation or many rows of feedback."""
 
-import re
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kto_release.errors import ModelError
+from kto_release.templates.cutting import MERGED, Conversation, cut_answer, end_token, special_pattern
 from kto_release.templates.load import own_source, prompt_text, special_tokens
+from kto_release.templates.prints import Prints, prints
 from kto_release.templates.samples import Message
 from kto_release.templates.sandbox import refuse_unsafe
 
-MERGED = "answer merges with prompt"
-CHANGED = "template changes the answer"
-SPECIAL = "special token in the answer"
-REFUSED = "template refuses the prompt"
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
+NEXT = {"": ("user",), "user": ("assistant",), "assistant": ("user",), "tool": ("assistant",)}
+"""Who may speak after whom."""
 
 
 class Rendered(NamedTuple):
@@ -23,27 +23,41 @@ class Rendered(NamedTuple):
     completion_ids: list[int] | None
     """The answer with its end-of-turn token, once, as the template puts it; None where it can't be trained on."""
     problem: str | None = None
-    """Why there is no completion: MERGED, CHANGED, SPECIAL or REFUSED."""
+    """Why there is no completion: MERGED, CHANGED, SPECIAL, REFUSED, THOUGHTLESS or one of UNPRINTED."""
+    detail: str | None = None
+    """What the template says where it refuses."""
+    note: str | None = None
+    """What to know of one that is trained on: EMPTY_THOUGHT or PAST_THOUGHT."""
 
 
 def role_problem(messages: Sequence[Message], *, prompt: bool) -> str | None:
     """What is wrong with who speaks when, whatever the template accepts; None where nothing is.
 
-    A system message may come first; then user and assistant take turns, the user first, and last in a prompt.
+    A system message may come first; then user and assistant take turns, the user first, and last in a prompt. An
+    assistant that calls tools is followed by their results, and then goes on.
     """
     for message in messages:
         if not (isinstance(message.get("role"), str) and isinstance(message.get("content"), str)):
             return f"not a message with role and content, both text: {dict(message)!r}"
         if message["role"] not in ROLES:
             return f"unknown role {message['role']!r}"
-    roles = [message["role"] for message in messages]
-    turns = roles[1:] if roles[:1] == ["system"] else roles
+    turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     if not turns:
         return "nobody speaks"
-    for place, role in enumerate(turns):
-        if role != ROLES[1 + place % 2]:
-            return "the human must speak first" if place == 0 else f"{role} speaks where it is not their turn"
-    return "a prompt must end with the user's message" if prompt and turns[-1] != "user" else None
+    calls, before = 0, ""
+    for message in turns:
+        role = message["role"]
+        if role == "tool" and calls:
+            calls, before = calls - 1, role
+            continue
+        if calls:
+            return f"a call of a tool has no result before {role} speaks"
+        if role not in NEXT[before]:
+            return "the human must speak first" if not before else f"{role} speaks where it is not their turn"
+        calls, before = len(message.get("tool_calls") or ()), role
+    if prompt and before == "tool" and calls:
+        return "a call of a tool has no result"
+    return "a prompt must end with the user's message" if prompt and before not in ("user", "tool") else None
 
 
 def render_text(tokenizer: Any, messages: Sequence[Message], *, prompt: bool) -> str:
@@ -51,19 +65,29 @@ def render_text(tokenizer: Any, messages: Sequence[Message], *, prompt: bool) ->
 
     Raises `ModelError` where roles don't alternate, the template refuses the conversation, or there is no template.
     """
+    _check_template(tokenizer)
+    text, problem = _rendered(tokenizer, messages, None, prompt=prompt)
+    if text is None:
+        raise ModelError(
+            f"this conversation can't be rendered: {problem}",
+            expected="a system message or none, then user and assistant in turn, the user first",
+        )
+    return text
+
+
+def _rendered(
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, prompt: bool
+) -> tuple[str | None, str | None]:
+    """The text, or why there is none."""
     from jinja2 import TemplateError
 
-    _check_template(tokenizer)
     problem = role_problem(messages, prompt=prompt)
-    if problem is None:
-        try:
-            return prompt_text(tokenizer, messages, prompt=prompt)
-        except (TemplateError, ValueError, TypeError, OverflowError) as error:
-            problem = f"the chat template says: {str(error).splitlines()[0]}"
-    raise ModelError(
-        f"this conversation can't be rendered: {problem}",
-        expected="a system message or none, then user and assistant in turn, the user first",
-    )
+    if problem is not None:
+        return None, problem
+    try:
+        return prompt_text(tokenizer, messages, prompt=prompt, tools=tools), None
+    except (TemplateError, ValueError, TypeError, OverflowError) as error:
+        return None, f"the chat template says: {(str(error).splitlines() or [type(error).__name__])[0]}"
 
 
 def _check_template(tokenizer: Any) -> None:
@@ -80,104 +104,90 @@ def render(tokenizer: Any, messages: Sequence[Message], *, prompt: bool) -> list
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def render_feedback(tokenizer: Any, rows: Sequence[tuple[Sequence[Message], str]]) -> list[Rendered]:
-    """The ids of many (prompt messages, answer), in order; each distinct prompt is rendered once.
+def render_feedback(tokenizer: Any, rows: Sequence[tuple[Sequence[Message], str] | Conversation]) -> list[Rendered]:
+    """The ids of many (prompt messages, answer) or conversations, in order; each distinct prompt is rendered once.
 
     Prompt and answer are tokenized as a whole and split at the prompt's length, because an answer by itself gets other
     tokens (Mistral's "▁What" for "What"). Where the prompt's ids are not a prefix of the whole's, or the answer can't
-    be told apart from the template, that row alone has no completion and says why.
+    be told apart from the template, or the template does not print what belongs to the conversation, that row alone has
+    no completion and says why.
     """
-    prompts, prompt_of_row = _distinct([messages for messages, _ in rows])
-    prompt_texts = _texts(tokenizer, prompts, prompt=True)
-    whole_texts = _texts(
-        tokenizer,
-        [[*messages, {"role": "assistant", "content": answer}] for messages, answer in rows],
-        prompt=False,
-    )
+    told = [row if isinstance(row, Conversation) else Conversation(row[0], _plain_answer(row[1])) for row in rows]
+    ways = None if all(row.is_plain for row in told) else prints(tokenizer)
+    if ways is not None:
+        told = [_as_told(row, ways) for row in told]
+    prompts, prompt_of_row = _distinct(told)
+    prompt_texts = _texts(tokenizer, [(row.prompt, row.tools) for row in prompts], prompt=True)
+    wholes = _texts(tokenizer, [([*row.prompt, row.answer], row.tools) for row in told], prompt=False)
     special = special_pattern(tokenizer)
+    end = end_token(tokenizer, special) if ways else None
     cuts = [
-        _cut(prompt_texts[number], whole, answer, special)
-        for number, whole, (_, answer) in zip(prompt_of_row, whole_texts, rows, strict=True)
+        cut_answer(row, prompt_texts[number], whole, special, ways, end)
+        for number, whole, row in zip(prompt_of_row, wholes, told, strict=True)
     ]
-    prompt_ids = _ids(tokenizer, [text or "" for text in prompt_texts])
+    prompt_ids = _ids(tokenizer, [text or "" for text, _ in prompt_texts])
     whole_ids = iter(_ids(tokenizer, [cut.text for cut in cuts if cut.problem is None]))
     return [
-        Rendered(prompt_ids[number], None, cut.problem) if cut.problem else _split(prompt_ids[number], next(whole_ids))
+        Rendered(prompt_ids[number], None, cut.problem, cut.detail)
+        if cut.problem
+        else _split(prompt_ids[number], next(whole_ids), cut.note)
         for number, cut in zip(prompt_of_row, cuts, strict=True)
     ]
 
 
-def _split(prompt: list[int], whole: list[int]) -> Rendered:
+def _plain_answer(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def _as_told(row: Conversation, ways: Prints) -> Conversation:
+    """The answer's thoughts where the template looks for them: under their key, or as <think> in the text."""
+    thought = row.answer.get("reasoning_content")
+    if not thought or ways.reasoning or not ways.think:
+        return row
+    rest = {key: value for key, value in row.answer.items() if key != "reasoning_content"}
+    return row._replace(answer={**rest, "content": f"<think>\n{thought}\n</think>\n\n{row.answer['content']}"})
+
+
+def _split(prompt: list[int], whole: list[int], note: str | None) -> Rendered:
     if len(whole) <= len(prompt) or whole[: len(prompt)] != prompt:
         return Rendered(prompt, None, MERGED)
-    return Rendered(prompt, whole[len(prompt) :])
+    return Rendered(prompt, whole[len(prompt) :], note=note)
 
 
-def _distinct(prompts: Sequence[Sequence[Message]]) -> tuple[list[Sequence[Message]], list[int]]:
-    """The distinct prompts, and for each given one the number of its own."""
-    numbers: dict[tuple[tuple[str | None, str | None], ...], int] = {}
-    distinct: list[Sequence[Message]] = []
+def _distinct(rows: Sequence[Conversation]) -> tuple[list[Conversation], list[int]]:
+    """One row of each distinct prompt, and for each given one the number of its own."""
+    numbers: dict[Any, int] = {}
+    distinct: list[Conversation] = []
     places = []
-    for messages in prompts:
-        key = tuple((message.get("role"), message.get("content")) for message in messages)
+    for row in rows:
+        key: Any = tuple((message.get("role"), message.get("content")) for message in row.prompt)
+        if row.tools or any(len(message) > 2 for message in row.prompt):
+            key = json.dumps([list(row.prompt), row.tools], sort_keys=True, default=str)
         place = numbers.setdefault(key, len(distinct))
         if place == len(distinct):
-            distinct.append(messages)
+            distinct.append(row)
         places.append(place)
     return distinct, places
 
 
-def _texts(tokenizer: Any, conversations: Sequence[Sequence[Message]], *, prompt: bool) -> list[str | None]:
-    """The texts of many conversations; None where one is refused."""
+def _texts(
+    tokenizer: Any, conversations: Sequence[tuple[Sequence[Message], Sequence[Any] | None]], *, prompt: bool
+) -> list[tuple[str | None, str | None]]:
+    """The texts of many conversations; None, and why, where one is refused."""
     from jinja2 import TemplateError
 
     if not conversations:
         return []
     _check_template(tokenizer)
-    if all(role_problem(messages, prompt=prompt) is None for messages in conversations):
+    if all(not tools and role_problem(messages, prompt=prompt) is None for messages, tools in conversations):
         try:
             together = tokenizer.apply_chat_template(
-                [list(messages) for messages in conversations], tokenize=False, add_generation_prompt=prompt
+                [list(messages) for messages, _ in conversations], tokenize=False, add_generation_prompt=prompt
             )
-            return list(together)
+            return [(text, None) for text in together]
         except (TemplateError, ValueError, TypeError, OverflowError):
             pass  # at least one of them is refused: find out which
-    texts: list[str | None] = []
-    for messages in conversations:
-        try:
-            texts.append(render_text(tokenizer, messages, prompt=prompt))
-        except ModelError:
-            texts.append(None)
-    return texts
-
-
-def special_pattern(tokenizer: Any) -> re.Pattern[str]:
-    """Finds every text that the tokenizer turns into a special token."""
-    tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)) or r"(?!)")
-
-
-class _Cut(NamedTuple):
-    """The text of prompt and answer up to the end-of-turn token, or a problem."""
-
-    text: str
-    problem: str | None = None
-
-
-def _cut(prompt: str | None, whole: str | None, answer: str, special: re.Pattern[str]) -> _Cut:
-    """What a template prints behind the end-of-turn token (a line end; Phi-3's an EOS too) the model never says."""
-    if prompt is None or whole is None:
-        return _Cut("", REFUSED)
-    if special.search(answer):
-        return _Cut("", SPECIAL)
-    if not whole.startswith(prompt):
-        return _Cut("", MERGED)
-    said = answer.strip()
-    start = whole.find(said, len(prompt))
-    if start < 0:
-        return _Cut("", CHANGED)
-    end = special.search(whole, start + len(said))
-    return _Cut(whole[: end.end()] if end else whole)
+    return [_rendered(tokenizer, messages, tools, prompt=prompt) for messages, tools in conversations]
 
 
 def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:

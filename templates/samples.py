@@ -1,10 +1,11 @@
 """Conversations that every template is tried with; a release carries them with the ids that they must give."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-Message = Mapping[str, str]
-"""A turn of a conversation: role (system, user or assistant) and content."""
+Message = Mapping[str, Any]
+"""A turn of a conversation: role (system, user, assistant or tool) and content, both text; an assistant's may have
+tool_calls and reasoning_content, a tool's tool_call_id and name, as transformers' templates take them."""
 
 
 class Sample(NamedTuple):

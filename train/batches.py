@@ -53,14 +53,19 @@ def epoch_batches(
 
     Raises `DataError` where all feedback has one prompt, since a KL partner needs another.
     """
+    check_prompts(prompt_F)
+    rng = np.random.default_rng([seed, epoch])
+    batches = _mended(_filled(_spread(_groups(prompt_F, batch_size), desirable_F, rng), batch_size))
+    return [_with_partners(np.concatenate([group.members for group in batch]), prompt_F, rng) for batch in batches]
+
+
+def check_prompts(prompt_F: IntArray) -> None:
+    """Raise `DataError` where all feedback has one prompt."""
     if len(set(prompt_F.tolist())) < 2:
         raise DataError(
             f"all {len(prompt_F)} rows of feedback share one prompt",
             expected="at least two prompts: the KL partner of an answer is an answer to another prompt",
         )
-    rng = np.random.default_rng([seed, epoch])
-    batches = _mended(_filled(_spread(_groups(prompt_F, batch_size), desirable_F, rng), batch_size))
-    return [_with_partners(np.concatenate([group.members for group in batch]), prompt_F, rng) for batch in batches]
 
 
 def _groups(prompt_F: IntArray, batch_size: int) -> list[_Group]:

@@ -1,14 +1,16 @@
 """`train --dry-run`: what would happen, as far as it can be known without writing or training anything."""
 
 import tempfile
+from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kto_release import console
-from kto_release.errors import DataError, ModelError
-from kto_release.feedback.partitions import find_partitions
+from kto_release.errors import DataError, HubError, ModelError
+from kto_release.feedback.partitions import find_partitions, read
 from kto_release.models import LocalModel, locate
 from kto_release.run import Run
 from kto_release.templates import Template, eos_ids
@@ -17,14 +19,17 @@ from kto_release.train.arithmetic import resolve_precision
 from kto_release.train.inputs import open_tokenizer, show_feedback
 from kto_release.train.memory import GIB, estimate, read_devices
 from kto_release.train.plan import Work, work_of
-from kto_release.train.tokens import Tokens, tokenize, with_overlaps
+from kto_release.train.tokens import Tokens, tokenize, tokenize_each, with_overlaps
 
 SAMPLES = 2
 SHOWN_IDS = 12
 
 
 def show_plan(run: Run, launch: Path | None = None) -> None:
-    """Print the plan. What can't be reached is named in one line each, and the rest is shown all the same."""
+    """Print the plan. What can't be reached is named in one line each, and the rest is shown all the same.
+
+    Raises `DataError` with every row that can't be used.
+    """
     recipe = run.recipe
     train = recipe.train
     console.heading(f"Plan of {recipe.name}")
@@ -42,7 +47,7 @@ def show_plan(run: Run, launch: Path | None = None) -> None:
         console.say(f"finished   {done} of {recipe.data.iterations} iterations: they would be skipped")
     opened = _reach(lambda: _memory_and_tokenizer(run, launch))
     if opened is None:
-        _reach(lambda: _count_rows(run))
+        _reach(lambda: _check_rows(run))
         return
     tokenizer, template, base = opened
     check_contract(tokenizer, template, eos_ids(base.path))
@@ -52,7 +57,7 @@ def show_plan(run: Run, launch: Path | None = None) -> None:
 def _reach(step: Any) -> Any:
     try:
         return step()
-    except (ModelError, DataError) as error:
+    except (ModelError, HubError) as error:
         console.warn(f"not shown: {error.problem.splitlines()[0]}")
         return None
 
@@ -72,11 +77,23 @@ def _memory_and_tokenizer(run: Run, launch: Path | None) -> tuple[Any, Template,
     return (*open_tokenizer(run, base), base)
 
 
-def _count_rows(run: Run) -> None:
-    found = find_partitions(run.recipe.data)
-    for source in {s.hub_id for s in found.iterations[0].sources if s.hub_id and s.revision is None}:
+def _check_rows(run: Run) -> None:
+    """Read the feedback without a tokenizer: rows that can't be used are shown all the same."""
+    data = run.recipe.data
+    found = find_partitions(data)
+    parts = [*found.iterations, *([found.held_out] if found.held_out else [])]
+    unknown = {s.hub_id for s in found.iterations[0].sources if s.hub_id and s.revision is None}
+    for source in unknown:
         console.warn(f"not shown: rows and tokens of {source!r}, since the Hub can't be reached")
     console.say(f"partitions {', '.join(partition.name for partition in found.iterations)}")
+    errors = []
+    for part in [] if unknown else parts:
+        try:
+            deque(read(part, data), maxlen=0)
+        except DataError as error:
+            errors.append(error)
+    if errors:
+        raise DataError.together(errors)
 
 
 def _feedback(run: Run, tokenizer: Any) -> None:
@@ -86,10 +103,14 @@ def _feedback(run: Run, tokenizer: Any) -> None:
     if found.held_out is not None:
         every["held out"] = found.held_out
     with tempfile.TemporaryDirectory(prefix="kto-release-") as scratch:
-        tokens = {
-            name: tokenize(Path(scratch) / name, partition, recipe.data, recipe.train, tokenizer, "dry run")
-            for name, partition in every.items()
-        }
+        tokens = tokenize_each(
+            {
+                name: partial(
+                    tokenize, Path(scratch) / name, partition, recipe.data, recipe.train, tokenizer, "dry run"
+                )
+                for name, partition in every.items()
+            }
+        )
         show_feedback(with_overlaps(tokens))
         works = [work_of(tokens[f"iteration {n}"], recipe.train, n) for n in range(1, recipe.data.iterations + 1)]
         console.table(
@@ -119,7 +140,7 @@ def _samples(tokens: Tokens, work: Work, tokenizer: Any, max_length: int) -> Non
         siblings = int((tokens.prompt_F == prompt_number).sum())
         label = "desirable" if tokens.desirable_F[feedback] else "undesirable"
         console.say()
-        console.say(f"row {tokens.row_F[feedback] + 1}, {label}; its prompt is shared by {siblings} completions")
+        console.say(f"{tokens.where(feedback)}, {label}; its prompt is shared by {siblings} completions")
         console.say(f"  prompt, {len(prompt)} tokens, not trained on: {_ids(prompt)}")
         console.say(f"    {tokenizer.decode(prompt)!r}")
         last = len(prompt) + len(completion) - 1
@@ -129,7 +150,7 @@ def _samples(tokens: Tokens, work: Work, tokenizer: Any, max_length: int) -> Non
         )
         console.say(f"    {tokenizer.decode(completion)!r}")
         other = tokens.partner(prompt_number, partner, max_length)
-        console.say(f"  KL partner, {len(other)} tokens of row {tokens.row_F[partner] + 1}: {_ids(other)}")
+        console.say(f"  KL partner, {len(other)} tokens of {tokens.where(partner)}: {_ids(other)}")
         console.say(f"    {tokenizer.decode(other)!r}")
 
 

@@ -1,5 +1,7 @@
 """What all iterations of a run share: the initial model, its tokenizer with the template, every partition's tokens."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +14,8 @@ from kto_release.records import ModelFacts, PartitionFacts
 from kto_release.run import Run
 from kto_release.templates import Template, eos_ids, load_template, set_template
 from kto_release.templates.contract import check_contract
-from kto_release.train.tokens import ALPACA_EVAL, Tokens, tokenize, with_overlaps
+from kto_release.train.batches import check_prompts
+from kto_release.train.tokens import ALPACA_EVAL, Tokens, tokenize, tokenize_each, with_overlaps
 
 LABELS = ("desirable", "undesirable")
 
@@ -60,7 +63,7 @@ def prepare(run: Run) -> Chain:
         dtype=stored.dtype,
         parameters=stored.parameters,
     )
-    tokens = {}
+    steps: dict[str, Callable[[], Tokens]] = {}
     for name, partition in every.items():
         folder = run.path / ("held-out" if name == "held out" else name.replace(" ", "-")) / "tokens"
         key = sha256_of(
@@ -68,14 +71,18 @@ def prepare(run: Run) -> Chain:
                 "inputs": input_digests(partition),
                 "only": _digest_of(partition.only),
                 "without": _digest_of(partition.without),
-                "format": [recipe.data.format, recipe.data.score_threshold, recipe.data.max_rows],
+                "reading": recipe.data.model_dump(mode="json", exclude={"source", "partitions"}),
                 "template": template.sha256,
                 "tokenizer": _tokenizer_digest(base.path),
                 "max_length": recipe.train.max_length,
                 "truncate": recipe.train.truncate,
             }
         )
-        tokens[name] = tokenize(folder, partition, recipe.data, recipe.train, tokenizer, key)
+        steps[name] = partial(tokenize, folder, partition, recipe.data, recipe.train, tokenizer, key)
+    tokens = tokenize_each(steps)
+    for number in range(1, recipe.data.iterations + 1):
+        own = tokens[f"iteration {number}"]
+        check_prompts(own.prompt_F)  # here, and not after the iterations before it were trained
     facts = with_overlaps(tokens)
     show_feedback(facts)
     names = [name for name in every if name != "held out"]
@@ -144,6 +151,13 @@ def show_feedback(facts: dict[str, PartitionFacts]) -> None:
 def _warn(name: str, partition: PartitionFacts) -> None:
     for reason, counts in partition.dropped.items():
         console.warn(f"{name}: {counts.desirable} liked and {counts.undesirable} disliked answers dropped: {reason}")
+    for reason, count in partition.skipped.items():
+        console.warn(f"{name}: {count} rows left out: {reason}")
+    for note, count in partition.notes.items():
+        console.warn(f"{name}: {count} x {note}")
+    if partition.unused:
+        columns = ", ".join(f"{column} ({count})" for column, count in partition.unused.items())
+        console.say(f"{name}: not trained on, in so many rows: {columns}")
     if not partition.kept.desirable or not partition.kept.undesirable:
         missing = "liked" if not partition.kept.desirable else "disliked"
         console.warn(f"{name}: there is no {missing} answer; KTO then has nothing to weigh the other kind against")

@@ -231,8 +231,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         return norm
 
     def _rows(self, batch: GlobalBatch, chosen_B: Any) -> str:
-        rows = sorted(set((self.objective.tokens.row_F[batch.feedback_B[chosen_B]] + 1).tolist()))
-        return f"rows {', '.join(map(str, rows))} of partition {self.objective.tokens.facts.name!r}"
+        return self.objective.tokens.places(batch.feedback_B[chosen_B].tolist())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Transformers' metrics with the step's own beside them."""

@@ -17,7 +17,7 @@ def tried(source, split):
     data = DataSection(source=source, partitions=[split])
     try:
         (part,) = find_partitions(data).iterations
-        rows = [[row.where, feedback] for row in read(part, data) for feedback in row.feedback]
+        rows = [[row.where, feedback[:3]] for row in read(part, data) for feedback in row.feedback]
         return {"rows": rows, "licenses": part.licenses, "inputs": input_digests(part)}
     except DataError as error:
         return str(error)

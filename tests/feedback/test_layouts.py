@@ -2,12 +2,14 @@
 
 import pytest
 
-from kto_release.feedback.layouts import RowProblem, parse
+from kto_release.feedback.columns import Rules
+from kto_release.feedback.layouts import parse
+from kto_release.feedback.rows import Feedback, RowProblem
 
 USER = {"role": "user", "content": "Hi"}
 LIKED = {"role": "assistant", "content": "Hello."}
 DISLIKED = {"role": "assistant", "content": "As an AI"}
-EXPECTED = [((("user", "Hi"),), "Hello.", True), ((("user", "Hi"),), "As an AI", False)]
+EXPECTED = [Feedback((("user", "Hi"),), "Hello.", True), Feedback((("user", "Hi"),), "As an AI", False)]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,7 @@ EXPECTED = [((("user", "Hi"),), "Hello.", True), ((("user", "Hi"),), "As an AI",
 )
 def test_pairs_in_every_layout(row):
     """Strings, message lists, Snorkel's repeated prompt, an implicit prompt, and ShareGPT's turns mean the same pair."""
-    assert parse(row, "auto") == EXPECTED
+    assert parse(row).feedback == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -42,19 +44,19 @@ def test_pairs_in_every_layout(row):
 )
 def test_labelled_rows_in_every_layout(row):
     """TRL's, HALOs', a conversation with a label, and ShareGPT's kto_tag mean the same feedback."""
-    assert parse(row, "auto") == EXPECTED[:1]
+    assert parse(row).feedback == EXPECTED[:1]
 
 
 def test_scores_are_cut_at_the_threshold():
     """A score equal to the threshold is desirable."""
     row = {"prompt": "Hi", "completions": ["Hello.", "As an AI"], "scores": [7, 6.9]}
-    assert parse(row, "auto", threshold=7) == EXPECTED
+    assert parse(row, Rules(threshold=7)).feedback == EXPECTED
 
 
 def test_turns_and_system_messages_are_kept():
     """A conversation keeps its earlier turns and its system message."""
     prompt = [{"role": "system", "content": "Be brief."}, USER, LIKED, {"role": "user", "content": "Bye"}]
-    (found,) = parse({"prompt": prompt, "completion": "Bye.", "label": False}, "auto")
+    (found,) = parse({"prompt": prompt, "completion": "Bye.", "label": False}).feedback
     assert found.messages == prompt
     assert not found.desirable
 
@@ -68,7 +70,7 @@ def test_turns_and_system_messages_are_kept():
         ({"prompt": [], "completion": "x", "label": True}, "no prompt"),
         ({"prompt": "Hi", "completion": " \n", "label": False}, "the undesirable completion is empty"),
         ({"prompt": "Hi", "chosen": "", "rejected": "x"}, "the desirable completion is empty"),
-        ({"prompt": "Hi", "completion": None, "label": True}, "'completion' is NoneType, not a list of messages"),
+        ({"prompt": "Hi", "completion": None, "label": True}, "no 'completion'"),
         ({"prompt": "Hi", "completion": "x", "label": "true"}, "label is 'true', not true or false"),
         ({"prompt": "Hi", "completion": "x", "label": 0.7}, "label is 0.7, not true or false"),
         ({"prompt": "Hi", "completion": "x", "label": None}, "label is None, not true or false"),
@@ -82,11 +84,11 @@ def test_turns_and_system_messages_are_kept():
 def test_what_is_wrong_with_a_row(row, problem):
     """Each fault has its own words, and a truthy label is no label."""
     with pytest.raises(RowProblem) as caught:
-        parse(row, "auto")
+        parse(row)
     assert str(caught.value) == problem
 
 
 def test_unknown_columns_name_the_layouts():
     """A row of another task is refused with the layouts that are known."""
     with pytest.raises(RowProblem, match="^columns question, text make no known layout; expected prompt, chosen"):
-        parse({"question": "?", "text": "x"}, "auto")
+        parse({"question": "?", "text": "x"})

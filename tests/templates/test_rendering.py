@@ -21,7 +21,7 @@ from kto_release.templates import (
     render_text,
     set_template,
 )
-from kto_release.templates.rendering import CHANGED, MERGED, REFUSED, SPECIAL
+from kto_release.templates.cutting import CHANGED, MERGED, REFUSED, SPECIAL
 
 CAKE = [
     {"role": "user", "content": "Hi! I'm looking for a cake recipe."},

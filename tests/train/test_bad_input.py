@@ -73,7 +73,8 @@ def test_rows_that_can_not_be_used(call, tmp_path, tiny_model):
         "  - one.jsonl, row 2: no prompt\n"
         "  - one.jsonl, row 3: the desirable completion is empty\n"
         "  - one.jsonl, row 4: label is 'yes', not true or false\n"
-        "  to do: mend or remove these rows; docs/data.md shows the layouts\n",
+        "  to do: mend or remove these rows; docs/data.md shows the layouts\n"
+        "         say what each value means, for example data.labels: {good: true, bad: false}\n",
     )
     assert not (tmp_path / "runs" / "small" / "iteration-1" / "tokens").exists()
     assert not (tmp_path / "runs" / "small" / "iteration-1" / "plan.json").exists()
@@ -101,12 +102,14 @@ def test_an_empty_partition(call, tmp_path, tiny_model):
 
 
 def test_everything_too_long(call, tmp_path, tiny_model):
-    """Where max_length drops all feedback, the message says how many and what to raise."""
+    """Where max_length drops all feedback, the message says of every partition how many, and what to raise."""
     recipe = write_recipe(tmp_path, tiny_model, **{"train.max_length": 8})
     code, error = call(recipe)
     assert code == 1
     assert error == (
         "error: the partition 'one' is empty: all feedback was dropped (16 prompt too long)\n"
+        "the partition 'two' is empty: all feedback was dropped (16 prompt too long)\n"
+        "the partition 'held' is empty: all feedback was dropped (8 prompt too long)\n"
         "  expected: feedback on at least two prompts\n"
         "  to do: raise train.max_length\n"
     )

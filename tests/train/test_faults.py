@@ -105,7 +105,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_rows(tiny_model, tmp_path
     with pytest.raises(RunError) as caught:
         train(run)
     found = re.fullmatch(
-        r"step 2: the log-probability is not finite for rows (\d+(, \d+)*) of partition 'one'", caught.value.problem
+        r"step 2: the log-probability is not finite for one\.jsonl, rows (\d+(, \d+)*)", caught.value.problem
     )
     assert found
     assert {int(row) for row in found.group(1).split(", ")} <= set(range(1, 9))
@@ -129,7 +129,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tiny_model, tmp_pat
     finally:
         hook.remove()
     assert re.fullmatch(
-        r"step 1: the gradient is not finite; its batch is rows \d+, \d+, \d+ of partition 'one'", caught.value.problem
+        r"step 1: the gradient is not finite; its batch is one\.jsonl, rows \d+, \d+, \d+", caught.value.problem
     )
     assert not (run.iteration(1) / "metrics.jsonl").exists()
 
