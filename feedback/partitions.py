@@ -76,7 +76,7 @@ def find_partitions(data: DataSection) -> Partitions:
             splits = [Split(hub_id, name, revision, data.config, data.data_dir) for hub_id in data.sources]
             sources = [Source(name, None, split) for split in splits]
         else:
-            sources = named(known, name)
+            sources = named(known, name, data)
         return Partition(name, sources, None, frozenset(), licenses)
 
     held_out = whole(data.held_out) if isinstance(data.held_out, str) else None
