@@ -17,6 +17,9 @@ from kto_release.feedback.rows import Feedback, RowProblem
 from kto_release.feedback.sources import Source, files_of, is_local, named
 from kto_release.recipe import DataSection
 
+HELD_OUT = "held out"
+"""What the held-out feedback is called in records and on the screen."""
+
 
 class Partition(NamedTuple):
     """Feedback that belongs together: the sources, and which of their prompts."""
@@ -41,6 +44,11 @@ class Partitions(NamedTuple):
 
     iterations: list[Partition]
     held_out: Partition | None
+
+    def named(self) -> dict[str, Partition]:
+        """All of them by name: "iteration 1" and so on, and `HELD_OUT`."""
+        found = {f"iteration {number}": partition for number, partition in enumerate(self.iterations, 1)}
+        return found if self.held_out is None else found | {HELD_OUT: self.held_out}
 
 
 class Row(NamedTuple):
