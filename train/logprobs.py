@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from kto_release.errors import ModelError
 from kto_release.train.attention import NAME, tree_attention
 from kto_release.train.tree import Pack
 
@@ -77,34 +76,3 @@ def _chunk_logprobs(hidden: Tensor, head: Any, targets: Tensor) -> Tensor:
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     return -cross_entropy(logits, targets, reduction="none")
-
-
-@torch.no_grad()
-def check_against_plain_forward(model: Any, ids: list[int], tolerance: float = 1e-3) -> None:
-    """Compare our log-probability of a sequence with the model's own logits; both in the model's own precision.
-
-    Finds models whose head does more than a matrix product (soft caps, scaled logits) or whose attention is not what
-    `tree_attention` computes. Raises `ModelError` where they differ by more than `tolerance` nats per token.
-    """
-    import numpy as np
-
-    from kto_release.train.tree import Branch, Tree, lay
-
-    device = next(model.parameters()).device
-    half = len(ids) // 2
-    sequence = np.array(ids, dtype=np.int32)
-    pack = lay([Tree(sequence[:half], [Branch(sequence[half:], 0)])]).to(device)
-    ours = float(branch_logprobs(model, pack)[0])
-    model.set_attn_implementation("sdpa")
-    logits = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0]
-    model.set_attn_implementation(NAME)
-    theirs = -float(
-        cross_entropy(logits[half - 1 : -1].float(), torch.tensor(ids[half:], device=device), reduction="sum")
-    )
-    difference = abs(ours - theirs) / (len(ids) - half)
-    if not difference <= tolerance:
-        raise ModelError(
-            f"{type(model).__name__} computes its log-probabilities in a way that prompt trees do not reproduce: "
-            f"{ours:.4f} against {theirs:.4f} nats on {len(ids) - half} tokens",
-            expected="a decoder with plain attention and a plain output head, such as Mistral, Llama, Qwen or SmolLM",
-        )

@@ -207,4 +207,4 @@ def _hash(text: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files(__package__ or "kto_release.evaluate").joinpath(name).read_text(encoding="utf-8")
+    return resources.files(__package__ or "kto_release.evaluate.report").joinpath(name).read_text(encoding="utf-8")

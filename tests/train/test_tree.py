@@ -6,7 +6,8 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from kto_release.errors import ModelError
-from kto_release.train.logprobs import branch_logprobs, check_against_plain_forward, teach_trees
+from kto_release.train.logprobs import branch_logprobs, teach_trees
+from kto_release.train.model import check_against_plain_forward
 from kto_release.train.tree import Branch, Tree, lay, make_packs, share
 
 VOCABULARY = 61
