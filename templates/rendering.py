@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kto_release.errors import ModelError
-from kto_release.templates.cutting import MERGED, Conversation, Cut, cut_answer, end_token, special_pattern
+from kto_release.templates.cutting import MERGED, Conversation, cut_answer, end_token, special_pattern
 from kto_release.templates.load import own_source, prompt_text, special_tokens
 from kto_release.templates.prints import Prints, prints
 from kto_release.templates.samples import Message
@@ -113,44 +113,25 @@ def render_feedback(tokenizer: Any, rows: Sequence[tuple[Sequence[Message], str]
     no completion and says why.
     """
     told = [row if isinstance(row, Conversation) else Conversation(row[0], _plain_answer(row[1])) for row in rows]
-    return ids_of(tokenizer, texts_of(tokenizer, told))
-
-
-class Texts(NamedTuple):
-    """Conversations as text: what `render_feedback` does before it tokenizes."""
-
-    prompts: list[str]
-    """Each distinct prompt; empty where it is refused."""
-    prompt_of_row: list[int]
-    cuts: list[Cut]
-
-
-def texts_of(tokenizer: Any, rows: Sequence[Conversation]) -> Texts:
-    """The first half of `render_feedback`, which needs Python; `ids_of` needs the tokenizer, and may run beside it."""
-    ways = None if all(row.is_plain for row in rows) else prints(tokenizer)
+    ways = None if all(row.is_plain for row in told) else prints(tokenizer)
     if ways is not None:
-        rows = [_as_told(row, ways) for row in rows]
-    distinct, prompt_of_row = _distinct(rows)
-    prompts = _texts(tokenizer, [(row.prompt, row.tools) for row in distinct], prompt=True)
-    wholes = _texts(tokenizer, [([*row.prompt, row.answer], row.tools) for row in rows], prompt=False)
+        told = [_as_told(row, ways) for row in told]
+    prompts, prompt_of_row = _distinct(told)
+    prompt_texts = _texts(tokenizer, [(row.prompt, row.tools) for row in prompts], prompt=True)
+    wholes = _texts(tokenizer, [([*row.prompt, row.answer], row.tools) for row in told], prompt=False)
     special = special_pattern(tokenizer)
     end = end_token(tokenizer, special) if ways else None
     cuts = [
-        cut_answer(row, prompts[number], whole, special, ways, end)
-        for number, whole, row in zip(prompt_of_row, wholes, rows, strict=True)
+        cut_answer(row, prompt_texts[number], whole, special, ways, end)
+        for number, whole, row in zip(prompt_of_row, wholes, told, strict=True)
     ]
-    return Texts([text or "" for text, _ in prompts], prompt_of_row, cuts)
-
-
-def ids_of(tokenizer: Any, texts: Texts) -> list[Rendered]:
-    """The second half of `render_feedback`; never in two threads at once: a tokenizer does not bear it."""
-    prompt_ids = _ids(tokenizer, texts.prompts)
-    whole_ids = iter(_ids(tokenizer, [cut.text for cut in texts.cuts if cut.problem is None]))
+    prompt_ids = _ids(tokenizer, [text or "" for text, _ in prompt_texts])
+    whole_ids = iter(_ids(tokenizer, [cut.text for cut in cuts if cut.problem is None]))
     return [
         Rendered(prompt_ids[number], None, cut.problem, cut.detail)
         if cut.problem
         else _split(prompt_ids[number], next(whole_ids), cut.note)
-        for number, cut in zip(texts.prompt_of_row, texts.cuts, strict=True)
+        for number, cut in zip(prompt_of_row, cuts, strict=True)
     ]
 
 

@@ -7,9 +7,7 @@ tokens/ prompt_ids.bin completion_ids.bin   int32, end to end
 
 import hashlib
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,11 @@ from kto_release.files import read_record, write_record
 from kto_release.positions import position
 from kto_release.recipe import DataSection, TrainSection
 from kto_release.records import LabelCounts, PartitionFacts
-from kto_release.templates import Conversation, Rendered
+from kto_release.templates import Conversation, Rendered, render_feedback
 from kto_release.templates.cutting import THOUGHTLESS, UNPRINTED
-from kto_release.templates.rendering import ids_of, texts_of
 from kto_release.train.tree import Branch, Tree
 
 ROWS_AT_ONCE = 1000
-CHUNKS_AHEAD = 2
 PERCENTILES = (5, 25, 50, 75, 95)
 ALPACA_EVAL = "alpaca_eval"
 OTHER_TEMPLATE = "take a template that does: model.template"
@@ -174,8 +170,8 @@ class _Writer:
             self.digests.append(prompt_digest(feedback.prompt))
             self.in_alpaca_eval += position(feedback.prompt[-1][1]) is not None
             self.prompt_offsets.append(self.prompt_offsets[-1] + len(prompt))
-            self.prompt_file.write(prompt.tobytes())
-        self.completion_file.write(completion.tobytes())
+            prompt.tofile(self.prompt_file)
+        completion.tofile(self.completion_file)
         self.completion_offsets.append(self.completion_offsets[-1] + len(completion))
         self.prompt_F.append(number)
         self.desirable_F.append(feedback.desirable)
@@ -254,8 +250,8 @@ def tokenize(
     scratch.mkdir(parents=True)
     writer = _Writer(scratch, partition, train)
     stream = read(partition, data, writer.left_out)
-    for row, feedback, ids in _rendered(stream, tokenizer):
-        writer.add(row, feedback, ids)
+    while chunk := list(islice(stream, ROWS_AT_ONCE)):
+        _write(writer, chunk, tokenizer)
     try:
         if data.bad_rows == "error":
             writer.left_out.refuse(partition.name)
@@ -301,24 +297,11 @@ def _empty(name: str, writer: _Writer) -> DataError:
     )
 
 
-def _rendered(stream: Iterator[Row], tokenizer: Any) -> Iterator[tuple[Row, Feedback, Rendered]]:
-    """The ids of all feedback, in order. One thread tokenizes while this one reads, renders and writes."""
-    waiting: deque[tuple[list[tuple[Row, Feedback]], Future[list[Rendered]]]] = deque()
-    with ThreadPoolExecutor(1) as pool:
-        for chunk in iter(lambda: list(islice(stream, ROWS_AT_ONCE)), []):
-            flat = [(row, feedback) for row in chunk for feedback in row.feedback]
-            texts = texts_of(tokenizer, [Conversation(f.messages, f.answer, f.tools) for _, f in flat])
-            waiting.append((flat, pool.submit(ids_of, tokenizer, texts)))
-            if len(waiting) > CHUNKS_AHEAD:
-                yield from _joined(*waiting.popleft())
-        while waiting:
-            yield from _joined(*waiting.popleft())
-
-
-def _joined(
-    flat: list[tuple[Row, Feedback]], ids: "Future[list[Rendered]]"
-) -> Iterator[tuple[Row, Feedback, Rendered]]:
-    return ((row, feedback, rendered) for (row, feedback), rendered in zip(flat, ids.result(), strict=True))
+def _write(writer: _Writer, rows: Sequence[Row], tokenizer: Any) -> None:
+    flat = [(row, feedback) for row in rows for feedback in row.feedback]
+    rendered = render_feedback(tokenizer, [Conversation(f.messages, f.answer, f.tools) for _, f in flat])
+    for (row, feedback), ids in zip(flat, rendered, strict=True):
+        writer.add(row, feedback, ids)
 
 
 def with_overlaps(tokens: dict[str, Tokens]) -> dict[str, PartitionFacts]:
