@@ -100,13 +100,13 @@ def tables_of(items: list[Item]) -> list[Table]:
         ("Models", Counter(item.model for item in items if item.model)),
     ):
         if set(found) - {""}:
-            rows = [(f"{count}", name[:200] or "(none)") for name, count in found.most_common(SHOWN)]
+            rows: list[Sequence[object]] = [(count, name[:200] or "(none)") for name, count in found.most_common(SHOWN)]
             tables.append((f"{heading}: {len(found)}", ["rows", ""], rows))
     return tables
 
 
 def _counts(items: list[Item]) -> list[Sequence[object]]:
-    rows = []
+    rows: list[Sequence[object]] = []
     for name in dict.fromkeys(item.partition for item in items):
         inside = [item.feedback for item in items if item.partition == name]
         liked = sum(feedback.desirable for feedback in inside)
