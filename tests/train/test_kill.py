@@ -28,8 +28,8 @@ STEPS = {"train.epochs": 4, "train.checkpoint_every": 1, "train.probe_prompts": 
 
 def start(cli, folder):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    log = (folder / "log").open("a")
-    return subprocess.Popen([cli, "train", "recipe.yaml"], cwd=folder, env=environment, stdout=log, stderr=log)
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen([cli, "train", "recipe.yaml"], cwd=folder, env=environment, stdout=log, stderr=log)
 
 
 def weights(folder):
