@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from kto_release.errors import DataError
+from kto_release.feedback.columns import Rules
 from kto_release.feedback.hub_data import Split, hub_facts
-from kto_release.feedback.layouts import Rules, parse
+from kto_release.feedback.layouts import parse
 from kto_release.feedback.left_out import LeftOut
 from kto_release.feedback.rows import Feedback, RowProblem
 from kto_release.feedback.sources import Source, files_of, is_local, named
@@ -84,7 +85,7 @@ def find_partitions(data: DataSection) -> Partitions:
             splits = [Split(hub_id, name, revision, data.config, data.data_dir) for hub_id in data.sources]
             sources = [Source(name, None, split) for split in splits]
         else:
-            sources = named(known, name)
+            sources = named(known, name, data)
         return Partition(name, sources, None, frozenset(), licenses)
 
     held_out = whole(data.held_out) if isinstance(data.held_out, str) else None
