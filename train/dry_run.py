@@ -21,7 +21,8 @@ from kto_release.train.device import recomputes_activations, resolve_precision
 from kto_release.train.inputs import open_tokenizer, show_feedback
 from kto_release.train.loss import loss_for
 from kto_release.train.memory import GIB, estimate, read_devices
-from kto_release.train.tokens import Tokens, tokenize, tokenize_each, with_overlaps
+from kto_release.train.tokenizing import tokenize, tokenize_each
+from kto_release.train.tokens import Tokens, with_overlaps
 
 SAMPLES = 2
 SHOWN_IDS = 12
