@@ -8,6 +8,7 @@ CSV readers turn a bad line into an error of the whole file without its number, 
 import csv
 import gzip
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -177,12 +178,19 @@ def _json(path: Path, file: Readable, place: list[int]) -> Numbered:
 
 def _delimited(path: Path, file: Readable, delimiter: str, place: list[int]) -> Numbered:
     csv.field_size_limit(1 << 30)
-    reader = csv.reader((_text(line, path, n) for n, line in enumerate(file, 1)), delimiter=delimiter, strict=True)
+    lines = (_text(line, path, n) for n, line in enumerate(file, 1))
+    first = next(lines, "")
+    if "," not in first and ";" in first and delimiter == ",":
+        delimiter = ";"  # as Excel writes it where a comma is the decimal point
+    reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     try:
         for cells in reader:
             if header is None:
                 header = [name.strip() for name in cells]
+                twice = sorted({name for name in header if header.count(name) > 1})
+                if twice:
+                    raise DataError(f"{path.name!r} has two columns {twice[0]!r}", todo="give each a name of its own")
                 continue
             if not cells:
                 continue
@@ -212,6 +220,8 @@ def _table_rows(path: Path, suffix: str) -> Numbered:
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
+    except PermissionError as error:
+        raise DataError(f"{path.name!r} can't be read: {error.strerror}") from None
     except (pa.ArrowException, OSError) as error:
         kind = "Arrow" if suffix == ".arrow" else "Parquet"
         raise DataError(f"{path.name!r} is no {kind} file: {str(error).splitlines()[0]}") from None

@@ -72,7 +72,9 @@ def _saved_rows(folder: Path) -> Numbered:
 def is_local(source: str) -> bool:
     """Whether a source is a file, folder or pattern of them; else it is a data set of the Hub."""
     path = Path(source).expanduser()
-    return path.is_absolute() or path.exists() or is_data(source) or PATTERN.search(source) is not None
+    if path.is_absolute() or path.exists() or is_data(source) or PATTERN.search(source):
+        return True
+    return source.startswith(("./", "../")) or source.endswith("/") or source.count("/") > 1
 
 
 def files_of(data: DataSection) -> list[Source]:

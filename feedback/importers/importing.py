@@ -240,7 +240,8 @@ def guess(sources: tuple[Source, ...], path: Path) -> list[str]:
             is_table = False
         if source.refusal(record) is not None or source.is_rated(record) or is_table:
             fitting.append(source.name)
-    return fitting
+    # The last source is the general one: whatever else fits knows more of the export.
+    return fitting[:-1] if len(fitting) > 1 and fitting[-1] == sources[-1].name else fitting
 
 
 def _tally(line: str, labels: Counter[bool], models: Counter[str], raters: Counter[str], users: set[str]) -> bool:

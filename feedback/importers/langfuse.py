@@ -19,6 +19,8 @@ from kto_release.feedback.importers.rating import (
 from kto_release.feedback.rows import RowProblem
 
 SCORE_KEYS = {"name", "value", "source", "data_type"}
+FOREIGN = {"function_name", "run_type", "span_id", "threadId"}
+"""What records of other trace stores have beside input and output."""
 TRACE_COLUMNS = {
     "id", "timestamp", "name", "userId", "sessionId", "release", "version", "environment", "tags", "bookmarked",
     "public", "input", "output", "metadata", "comments", "observations", "scores", "projectId", "createdAt",
@@ -40,7 +42,12 @@ def _is_rated(record: Record) -> bool:
 
 
 def _table(record: Record, _options: Options) -> tuple[str, object] | None:
-    if _is_score(record) or _is_rated(record) or not {"id", "input", "output"} <= record.keys():
+    if (
+        _is_score(record)
+        or _is_rated(record)
+        or not {"id", "input", "output"} <= record.keys()
+        or FOREIGN & record.keys()
+    ):
         return None
     if "trace_id" in record:
         return "observation", record["id"]
