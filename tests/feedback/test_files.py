@@ -112,6 +112,7 @@ def test_folders_as_tools_leave_them(tmp_path):
     hub = tmp_path / "hub"
     (hub / "data").mkdir(parents=True)
     (hub / "dataset_info.json").write_text('{"features": {}}')
+    (hub / "feedback.jsonl.import.json").write_text("{}")
     for number in (0, 1):
         lines = LINES.splitlines(True)[3 * number : 3 * number + 3]
         (hub / "data" / f"train-0000{number}-of-00002.jsonl").write_bytes(b"".join(lines))
