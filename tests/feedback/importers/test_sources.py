@@ -221,11 +221,11 @@ def test_dify(importer):
         "feedback_date": "2026-10-01 10:00:00",
     }  # fmt: skip
     rows = [
-        row, {**row, "feedback_id": "2", "message_id": "m2", "feedback_rating_raw": "dislike", "ai_response": "y" * 503},
+        row, {**row, "feedback_id": "2", "message_id": "m2", "feedback_rating_raw": "dislike", "ai_response": "y" * 507 + "..."},
         {**row, "feedback_id": "3", "message_id": "m3", "ai_response": "y" * 500 + "..."},
     ]  # fmt: skip
     made = importer("dify", {"dify.json": {"export_info": {"total_records": 3}, "feedback_data": rows}})
-    assert made.talks == [(ASKED, "Yes.", True), (ASKED, "y" * 503, False)]
+    assert made.talks == [(ASKED, "Yes.", True), (ASKED, "y" * 507 + "...", False)]
     (reason,) = made.left_out
     assert reason.startswith("cut by the exporter at 500 characters")
     assert made.account["records"] == 3
