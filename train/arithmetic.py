@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,11 @@ def process_state() -> Any:
 
     # Without a GPU accelerate starts gloo only where it is told that the CPU is meant.
     return PartialState(cpu=not torch.cuda.is_available())
+
+
+def sharded() -> bool:
+    """Whether the launch splits the weights over devices."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
 
 
 def hardware() -> str:

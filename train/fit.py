@@ -9,21 +9,22 @@ import torch
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from kto_release import console
+from kto_release.files import write_record
 from kto_release.recipe import ModelSection, TrainSection
 from kto_release.templates import save_tokenizer
 from kto_release.train import checkpoints, logps_store
-from kto_release.train.arithmetic import keep_freed_memory, load_model
+from kto_release.train.arithmetic import keep_freed_memory, load_model, process_state, sharded
 from kto_release.train.batches import GlobalBatch
-from kto_release.train.logprobs import check_against_plain_forward
+from kto_release.train.logprobs import take_road
 from kto_release.train.logps_store import Reference
 from kto_release.train.loss import Weights
 from kto_release.train.metrics import MetricsCallback
+from kto_release.train.plain import road
+from kto_release.train.proof import choose_road, proof_trees
 from kto_release.train.tokens import Tokens
 from kto_release.train.trainer import KTOTrainer, Objective
 from kto_release.train.tree import FORWARD_ONLY
 
-CHECKED_TOKENS = 64
-"""Of the first row, for the comparison with the model's own logits: enough to see a difference, quick at any size."""
 NOT_WEIGHTS = ("training_args.bin",)
 
 
@@ -55,7 +56,16 @@ def fit(job: Job, model_section: ModelSection, train: TrainSection, tokenizer: A
     trainer = KTOTrainer(
         model,
         arguments(job, train),
-        Objective(job.tokens, job.batches, train.beta, job.weights, train.max_length, train.tokens_per_pack),
+        Objective(
+            job.tokens,
+            job.batches,
+            train.beta,
+            job.weights,
+            train.max_length,
+            train.tokens_per_pack,
+            job.precision,
+            starts_at_reference=job.reference_sha256 == job.parent_sha256,
+        ),
         lambda trainer: _reference(trainer, job, model_section, train),
         [],
     )
@@ -116,8 +126,11 @@ def arguments(job: Job, train: TrainSection) -> TrainingArguments:
 def _policy(job: Job, model_section: ModelSection, train: TrainSection) -> Any:
     lora = train.lora
     model = load_model(job.parent, model_section, quantize=lora.quantize if lora else None)
-    ids = [*job.tokens.prompt(int(job.tokens.prompt_F[0])).tolist(), *job.tokens.completion(0).tolist()]
-    check_against_plain_forward(model, ids[:CHECKED_TOKENS])
+    if torch.cuda.is_available() and not getattr(model, "is_quantized", False) and not sharded():
+        model.to(process_state().device)  # where it will train, and where the proof takes no time
+    chosen = choose_road(model, proof_trees(job.tokens, train.max_length))
+    if process_state().is_main_process:
+        write_record(job.folder / "road.json", chosen)
     if lora is None:
         return model
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -149,6 +162,7 @@ def _reference(trainer: KTOTrainer, job: Job, model_section: ModelSection, train
         model = trainer.model_wrapped
     else:
         other = load_model(job.reference, model_section)
+        take_road(other, road(trainer.model))
         model = trainer.accelerator.prepare_model(other, evaluation_mode=True)
     found = logps_store.compute(
         model,

@@ -17,8 +17,9 @@ from kto_release.recipe import ModelSection, TrainSection
 from kto_release.records import Interval, Probe
 from kto_release.train import logps_store
 from kto_release.train.arithmetic import autocast, load_model
-from kto_release.train.attention import NAME
-from kto_release.train.logprobs import branch_logprobs
+from kto_release.train.logprobs import branch_logprobs, own_attention, take_road
+from kto_release.train.plain import room
+from kto_release.train.proof import proof_trees, prove
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import FORWARD_ONLY, Branch, Tree, make_packs
 
@@ -51,6 +52,7 @@ class Prober:
         model_section, train: of the recipe.
         tokenizer: with the template set.
         precision: bf16 or fp32.
+        proof_rows: on which prompt trees are proved right, once for all models that are probed.
     """
 
     def __init__(
@@ -61,9 +63,12 @@ class Prober:
         train: TrainSection,
         tokenizer: Any,
         precision: str,
+        proof_rows: Tokens,
     ) -> None:
         self.held_out, self.cache, self.section, self.train = held_out, cache, model_section, train
         self.tokenizer, self.precision = tokenizer, precision
+        self.proof_rows = proof_rows
+        self._road: str | None = None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def probe(self, model: Scored, parent: Scored, initial: Scored, rows: Tokens) -> tuple[Probe, dict[str, float]]:
@@ -100,6 +105,10 @@ class Prober:
     @contextmanager
     def _loaded(self, model: Scored) -> Iterator[Any]:
         loaded = load_model(model.path, self.section).to(self.device).eval()
+        if self._road is None:
+            most = max(self.train.max_length, len(self.proof_rows.longest()[0]) + self.train.probe_tokens)
+            self._road = prove(loaded, proof_trees(self.proof_rows, most, self.train.probe_tokens)).name
+        take_road(loaded, self._road)
         try:
             yield loaded
         finally:
@@ -144,10 +153,15 @@ class Prober:
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
             mask[row, width - len(prompt) :] = 1
-        loaded.set_attn_implementation("sdpa")
         generation = loaded.generation_config
         ends = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
-        with torch.random.fork_rng(), torch.no_grad(), autocast(self.precision, self.device):
+        devices = [self.device] if self.device.type == "cuda" else []
+        with (
+            own_attention(loaded),
+            torch.random.fork_rng(devices=devices),
+            torch.no_grad(),
+            autocast(self.precision, self.device),
+        ):
             torch.manual_seed(self.train.seed)
             made = loaded.generate(
                 input_ids=ids.to(self.device),
@@ -160,7 +174,6 @@ class Prober:
                 pad_token_id=pad,
                 use_cache=True,
             )
-        loaded.set_attn_implementation(NAME)
         answers = []
         for prompt, row in zip(prompts, made[:, width:].cpu().numpy(), strict=True):
             end = next((place for place, token in enumerate(row.tolist()) if token in ends), None)
@@ -174,7 +187,7 @@ class Prober:
         trees = [Tree(answer.prompt, [Branch(answer.ids, slot)]) for slot, answer in enumerate(answers)]
         logps = np.zeros(len(answers))
         with autocast(self.precision, self.device):
-            for pack in make_packs(trees, self.train.tokens_per_pack):
+            for pack in make_packs(trees, room(loaded, self.train.tokens_per_pack)):
                 logps[list(pack.slots)] = branch_logprobs(loaded, pack.to(self.device)).double().cpu().numpy()
         return logps
 

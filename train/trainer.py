@@ -23,6 +23,8 @@ from kto_release.train.batches import GlobalBatch
 from kto_release.train.logprobs import branch_logprobs
 from kto_release.train.logps_store import Reference, trees
 from kto_release.train.loss import Weights, kto_losses, reference_point
+from kto_release.train.plain import room
+from kto_release.train.same_function import first_step_fault, training_mode
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import FORWARD_ONLY, Pack, share
 
@@ -40,6 +42,10 @@ class Objective(NamedTuple):
     weights: Weights
     max_length: int
     tokens_per_pack: int
+    precision: str
+    """bf16 or fp32."""
+    starts_at_reference: bool
+    """Whether the policy is the reference at the first step."""
 
 
 class _Steps(torch.utils.data.Dataset[int]):
@@ -127,7 +133,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         console.warn(f"out of memory: going on with tokens_per_pack {self.tokens_per_pack}; the result is the same")
 
     def _global_batch(self, model: nn.Module, batch: GlobalBatch) -> Tensor:
-        model.train()
+        training_mode(model)
         device = self.accelerator.device
         size = len(batch.feedback_B)
         z_raw = self._kl(model, batch)
@@ -158,6 +164,8 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
                 losses_B[slots] = losses_N.detach().double()
         logps_B, losses_B = self.sum_over_ranks(torch.stack([logps_B, losses_B])).unbind()
         self._check_finite(batch, logps_B)
+        if self.state.global_step == 0 and self.objective.starts_at_reference:
+            self._check_first_step(logps_B, reference_B, z_raw, losses_B, desirable_B)
         loss = losses_B.sum() / size
         self.step_metrics = {
             **_metrics(logps_B, reference_B, desirable_B),
@@ -193,7 +201,8 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         tokens = self.objective.tokens
         places_B = np.arange(len(batch.feedback_B))
         grown = trees(tokens, tokens.prompt_F[batch.feedback_B], completions_B, places_B, self.objective.max_length)
-        return share(grown, self.accelerator.num_processes, tokens_per_pack)[self.accelerator.process_index]
+        limit = room(self.model, tokens_per_pack)
+        return share(grown, self.accelerator.num_processes, limit)[self.accelerator.process_index]
 
     def _logps(self, model: nn.Module, pack: Pack) -> Tensor:
         self.tokens_computed += len(pack.ids_T)
@@ -218,6 +227,19 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             f"step {self.state.global_step + 1}: the log-probability is not finite for {self._rows(batch, bad_B)}",
             todo="look at these rows; if they are sound, lower train.learning_rate. The last checkpoint is whole",
         )
+
+    def _check_first_step(
+        self, logps_B: Tensor, reference_B: Tensor, kl_raw: float, losses_B: Tensor, desirable_B: Tensor
+    ) -> None:
+        weights_B = torch.where(desirable_B, self.objective.weights.desirable, self.objective.weights.undesirable)
+        fault = first_step_fault(logps_B, reference_B, kl_raw, losses_B, weights_B, self.objective.precision)
+        if fault is not None:
+            raise RunError(
+                f"step 1: {fault}",
+                expected="kl/raw 0 and every loss half its weight, but for rounding: the policy has not moved yet",
+                todo="the model computes another function while it trains than before, or the folder `reference` of "
+                "this iteration is of other weights or another machine: remove it and run the same command again",
+            )
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)
