@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from kto_release.recipe import Recipe, TrainSection
-from kto_release.train.arithmetic import resolve_precision
+from kto_release.train.device import resolve_precision
 
 BATCH = 8
 """Feedback per optimizer step."""
@@ -55,28 +55,24 @@ def ours(contender: dict[str, Any], folder: Path) -> dict[str, float]:
 
     For synthetic feedback it is the optimization's alone, which is what grows with the feedback.
     """
+    from kto_release.console import quiet_libraries
     from kto_release.run import Run
-    from kto_release.train.fit import Job, fit
+    from kto_release.train.fit import fit
     from kto_release.train.inputs import prepare
-    from kto_release.train.plan import work_of
-    from kto_release.train.quiet import quiet_libraries
+    from kto_release.train.iteration import make_iteration
 
     quiet_libraries()
     recipe = recipe_of(contender)
     run = Run.open(recipe, folder / "runs")
     started = time.monotonic()
     run.create()
-    chain = prepare(run)
-    tokens = chain.tokens[0]
-    work = work_of(tokens, recipe.train, 1)
+    inputs = prepare(run)
+    iteration = make_iteration(inputs, 1, inputs.initial, precision())
     if contender["who"] == "scaling":
         started = time.monotonic()
-    parent, digest = chain.base.path, chain.initial.sha256
-    job = Job(
-        1, run.iteration(1), parent, digest, parent, digest, tokens, work.batches, work.weights, precision(), "ours"
-    )
-    with counted(chain.tokenizer.convert_tokens_to_ids(PADDING)) as count:
-        fit(job, recipe.model, recipe.train, chain.tokenizer)
+    with counted(inputs.tokenizer.convert_tokens_to_ids(PADDING)) as count:
+        fit(iteration)
+    tokens = iteration.tokens
     useful = sum(len(tokens.prompt(p)) for p in tokens.prompt_F.tolist())
     useful += sum(len(tokens.completion(feedback)) for feedback in range(len(tokens)))
     return {
@@ -90,17 +86,16 @@ def ours(contender: dict[str, Any], folder: Path) -> dict[str, float]:
 
 def reading(contender: dict[str, Any], folder: Path) -> dict[str, float]:
     """All that happens to feedback before the first step: read, checked, rendered, tokenised, counted, compared."""
+    from kto_release.console import quiet_libraries
     from kto_release.run import Run
     from kto_release.train.inputs import prepare
-    from kto_release.train.quiet import quiet_libraries
 
     quiet_libraries()
     run = Run.open(recipe_of(contender), folder / "runs")
     started = time.monotonic()
     run.create()
-    chain = prepare(run)
+    tokens = prepare(run).tokens[0]
     seconds = time.monotonic() - started
-    tokens = chain.tokens[0]
     return {"seconds": seconds, "tokens": tokens.facts.tokens, "rows": len(tokens)}
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from kto_release import console
 from kto_release.engines import Completion, EngineKind, Model, Request, Sampling, version_of
 from kto_release.errors import EngineError
 
@@ -199,10 +200,8 @@ def _can_crop(cache: Any) -> bool:
 def _load(model: Model, device: str) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    console.quiet_libraries()
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             model.folder, dtype=getattr(torch, model.dtype), trust_remote_code=model.trust_remote_code

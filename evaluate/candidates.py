@@ -8,6 +8,7 @@ from kto_release.digests import weights_digest
 from kto_release.engines import Model
 from kto_release.errors import ModelError, RunError
 from kto_release.models import LocalModel, load_tokenizer, locate, stored_weights
+from kto_release.published import facts_of, wanted_dtype
 from kto_release.records import ModelFacts
 from kto_release.run import Run
 from kto_release.templates import Template, eos_ids, load_template, render_feedback, set_template
@@ -83,7 +84,7 @@ def _initial(run: Run) -> Candidate:
         )
     tokenizer = load_tokenizer(base, trust_remote_code=section.trust_remote_code)
     template = load_template(section.template, tokenizer)
-    model = Model(base.path, _published_dtype(run, stored.dtype), section.trust_remote_code)
+    model = Model(base.path, wanted_dtype(run, stored.dtype), section.trust_remote_code)
     return _candidate("initial", base.name, facts, model, tokenizer, template)
 
 
@@ -98,15 +99,15 @@ def _iteration(run: Run, number: int) -> Candidate:
     folder = run.iteration(number) / "model"
     if not (folder / "config.json").is_file():
         raise RunError(f"iteration {number} has a record, and its model folder is gone", todo="restore the folder")
-    first = run.iteration_record(1) or record
     section = run.recipe.model
     name = f"iteration-{number}"
     local = LocalModel(folder, name, None, None)
     tokenizer = load_tokenizer(local, trust_remote_code=section.trust_remote_code)
-    model = Model(folder, _published_dtype(run, first.parent.dtype), section.trust_remote_code)
+    where, facts = facts_of(run, record)  # what is published is evaluated, to the bit
+    model = Model(where, facts.dtype, section.trust_remote_code)
     template = load_template("base", tokenizer)
     check_contract(tokenizer, template, eos_ids(folder))  # else other prompts would be answered than were trained on
-    return _candidate(name, f"{run.recipe.name}-{name}", record.model, model, tokenizer, template)
+    return _candidate(name, f"{run.recipe.name}-{name}", facts, model, tokenizer, template)
 
 
 def _foreign(run: Run, which: str) -> Candidate:
@@ -144,8 +145,3 @@ def _stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
     if turn.completion_ids and turn.completion_ids[-1] in tokenizer.all_special_ids:
         stops.add(turn.completion_ids[-1])
     return tuple(sorted(stops))
-
-
-def _published_dtype(run: Run, base: str) -> str:
-    wanted = run.recipe.release.dtype
-    return base if wanted == "base" else wanted

@@ -156,7 +156,7 @@ def check_names(left: Mapping[str, Any], what: str, known: frozenset[str] = froz
     for name, value in left.items():
         plain = _plain_name(name)
         if WEIGHTS.fullmatch(plain):
-            if value != 1:
+            if label_text(value) != "1":
                 raise RowProblem(
                     f"{name} is {value!r}: weights of single rows are not used",
                     f"a weight in {name!r}",

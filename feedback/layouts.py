@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kto_release.feedback.columns import Cells, Rules, label_text
-from kto_release.feedback.messages import THOUGHTS, json_messages, spoken, tools_of, transcript, turns
+from kto_release.feedback.messages import THOUGHTS, answer_of, json_messages, spoken, tools_of, transcript, turns
 from kto_release.feedback.rows import TOOLS, Feedback, Message, RowProblem, canonical, turn_of
 from kto_release.templates.rendering import role_problem
 
@@ -75,7 +75,7 @@ def _pairs(cells: Cells) -> list[Feedback]:
     prompt = _prompt(cells, missing_ok=not isinstance(sides["chosen"], str) and len(sides["chosen"]) > 1)
     prompts, answers = {}, {}
     for name, side in sides.items():
-        prompts[name], answers[name] = _split(side, prompt, name)
+        prompts[name], answers[name] = _split(cells, side, prompt, name)
     if prompts["chosen"] != prompts["rejected"]:
         raise RowProblem("chosen and rejected answer different prompts")
     prompt = _in_context(cells, prompts["chosen"])
@@ -83,15 +83,19 @@ def _pairs(cells: Cells) -> list[Feedback]:
     return [_feedback(prompt, answers[name], tools, desirable=name == "chosen") for name in sides]
 
 
-def _split(side: str | list[Message], prompt: list[Message] | None, name: str) -> tuple[list[Message], Message]:
+def _split(
+    cells: Cells, side: str | list[Message], prompt: list[Message] | None, name: str
+) -> tuple[list[Message], Message]:
     """The prompt and the answer of one side: a message list may hold the whole conversation or the answer alone."""
     if isinstance(side, str):
-        return prompt or [], {"role": "assistant", "content": side}
+        return prompt or [], answer_of(cells, side)
     if not side or side[-1]["role"] != "assistant":
         raise RowProblem(f"{name!r} does not end with an assistant message")
     before = side[:-1]
     if prompt is not None and before and not _same(before[-len(prompt) :], prompt):
-        if before[-1]["role"] == "tool" and _same(before[: len(prompt)], prompt):
+        if any(turn["role"] == "tool" for turn in before) and (
+            "tool_calls" in before[0] or _same(before[: len(prompt)], prompt)
+        ):
             raise RowProblem(
                 f"{name!r} holds a call, its result and an answer: results can't be left out of what is trained",
                 todo="make rows of it: the call as the answer; then the answer, with call and result in the prompt",
@@ -125,7 +129,7 @@ def _answered(cells: Cells, desirable: bool) -> Feedback:
     else:
         side = spoken(cells, cells.take(column), column)
         has_own_prompt = not isinstance(side, str) and len(side) > 1
-        prompt, answer = _split(side, _prompt(cells, missing_ok=has_own_prompt), column)
+        prompt, answer = _split(cells, side, _prompt(cells, missing_ok=has_own_prompt), column)
     return _feedback(_in_context(cells, prompt), answer, _tools(cells), desirable=desirable)
 
 
@@ -185,7 +189,7 @@ def _scored(cells: Cells) -> list[Feedback]:
     found = []
     for completion, score in zip(completions, scores, strict=True):
         desirable = _number(cells, score) >= threshold
-        before, answer = _split(spoken(cells, completion, "completions"), prompt, "completions")
+        before, answer = _split(cells, spoken(cells, completion, "completions"), prompt, "completions")
         found.append(_feedback(_in_context(cells, before), answer, tools, desirable=desirable))
     return found
 
@@ -291,12 +295,7 @@ def _check(feedback: Feedback) -> None:
         raise RowProblem(f"the {kind} completion is empty")
     problem = role_problem(feedback.messages, prompt=True)
     if problem:
-        raise RowProblem(
-            f"{problem}",
-            todo="data.roles: {model: assistant} says what another word for a role means"
-            if problem.startswith("unknown role")
-            else None,
-        )
+        raise RowProblem(problem)
     try:
         "".join([feedback.completion, *(turn[1] for turn in feedback.prompt)]).encode()
     except UnicodeEncodeError as error:

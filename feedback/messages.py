@@ -42,6 +42,13 @@ def spoken(cells: Cells, value: Any, name: str) -> str | list[Message]:
     return [_message(cells, turn, name) for turn in found] if found and found[-1]["role"] == "assistant" else value
 
 
+def answer_of(cells: Cells, text: str) -> Message:
+    """An answer that stands alone as text."""
+    message = {"role": "assistant", "content": text}
+    _reason(cells, message, {}, "")
+    return message
+
+
 def json_messages(text: str) -> Any:
     """The list of messages whose JSON this text is; None where it is anything else."""
     if text.lstrip()[:1] not in ("[", "{") or not ('"role"' in text or '"from"' in text):
@@ -87,7 +94,12 @@ def _message(cells: Cells, turn: Any, name: str) -> Message:
         )
     if not isinstance(role, str):
         raise RowProblem(f"{name!r} holds a message whose role or content is no text")
-    message: Message = {"role": cells.rules.roles.get(role) or ROLES.get(role, role)}
+    known = cells.rules.roles.get(role) or ROLES.get(role.lower())
+    if known is None:
+        raise RowProblem(
+            f"unknown role {role!r}", todo=f"say what it means: data.roles: {{{role}: assistant}}, or system"
+        )
+    message: Message = {"role": known}
     message["content"], thought = _content(content, name)
     if message["role"] == "function_call":
         message |= {"role": "assistant", "content": "", "tool_calls": [_call(message["content"])]}
@@ -171,7 +183,15 @@ def tools_of(value: Any) -> list[Any]:
     for tool in found:
         if not isinstance(tool, Mapping) or not (tool.get("name") or isinstance(tool.get("function"), Mapping)):
             raise RowProblem(f"'tools' holds {tool!r}, not a function with a name", "'tools' holds no function")
-    return [dict(tool) if "function" in tool else {"type": "function", "function": _full(tool)} for tool in found]
+    found = [_without_nulls(tool) for tool in found]
+    return [tool if "function" in tool else {"type": "function", "function": _full(tool)} for tool in found]
+
+
+def _without_nulls(value: Any) -> Any:
+    """Without keys whose value is null: Arrow tables give every object the keys of all, null where it had none."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _full(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,5 +216,5 @@ def _call(call: Any) -> dict[str, Any]:
             raise RowProblem(
                 f"the arguments of {function['name']!r} are not JSON: {arguments!r}", "arguments of a call are not JSON"
             ) from None
-    made = {"type": "function", "function": {"name": function["name"], "arguments": arguments or {}}}
+    made = {"type": "function", "function": {"name": function["name"], "arguments": _without_nulls(arguments or {})}}
     return {"id": call["id"], **made} if call.get("id") else made

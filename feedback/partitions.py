@@ -17,6 +17,9 @@ from kto_release.feedback.rows import Feedback, RowProblem
 from kto_release.feedback.sources import Source, files_of, is_local, named
 from kto_release.recipe import DataSection
 
+HELD_OUT = "held out"
+"""What the held-out feedback is called in records and on the screen."""
+
 
 class Partition(NamedTuple):
     """Feedback that belongs together: the sources, and which of their prompts."""
@@ -41,6 +44,11 @@ class Partitions(NamedTuple):
 
     iterations: list[Partition]
     held_out: Partition | None
+
+    def named(self) -> dict[str, Partition]:
+        """All of them by name: "iteration 1" and so on, and `HELD_OUT`."""
+        found = {f"iteration {number}": partition for number, partition in enumerate(self.iterations, 1)}
+        return found if self.held_out is None else found | {HELD_OUT: self.held_out}
 
 
 class Row(NamedTuple):
@@ -76,7 +84,7 @@ def find_partitions(data: DataSection) -> Partitions:
             splits = [Split(hub_id, name, revision, data.config, data.data_dir) for hub_id in data.sources]
             sources = [Source(name, None, split) for split in splits]
         else:
-            sources = named(known, name)
+            sources = named(known, name, data)
         return Partition(name, sources, None, frozenset(), licenses)
 
     held_out = whole(data.held_out) if isinstance(data.held_out, str) else None

@@ -155,7 +155,7 @@ def _telling_names(paths: list[Path]) -> dict[Path, str]:
     return names
 
 
-def named(known: list[Source], name: str) -> list[Source]:
+def named(known: list[Source], name: str, data: DataSection) -> list[Source]:
     """The files that a partition's name means: by path, file name, stem, split, or as a pattern.
 
     Raises `DataError` with the names that there are.
@@ -163,8 +163,7 @@ def named(known: list[Source], name: str) -> list[Source]:
     chosen = [source for source in known if name in _names(source)]
     if chosen:
         return chosen
-    roots = {Path(*source.path.parts[: -len(Path(source.name).parts)]) for source in known if source.path}
-    places = [Path(name).expanduser(), *(root / name for root in sorted(roots))]
+    places = [Path(name).expanduser(), *(Path(source).expanduser() / name for source in data.sources)]
     matches = [match for place in places for match in matching(place) if PATTERN.search(name) or match.exists()]
     found: dict[Path, Source] = {}
     for match in matches:

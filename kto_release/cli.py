@@ -268,6 +268,46 @@ def verify(
     stage.verify(where, revision=revision, rescore=rescore, lc_data=lc_data, trust=trust)
 
 
+@app.command("import")
+def import_(
+    words: Annotated[
+        list[str],
+        typer.Argument(help="Where the export is from (--guess names it), and its files.", metavar="SOURCE FILES..."),
+    ],
+    *,
+    out: Annotated[Path | None, typer.Option(help="Write the rows here, a .jsonl file.", metavar="FILE")] = None,
+    guess: Annotated[bool, typer.Option("--guess", help="Only name the source of each file.")] = False,
+    score: Annotated[str | None, typer.Option(help="The score, metric or question to take.", metavar="NAME")] = None,
+    desirable: Annotated[
+        str | None, typer.Option(help="Values that are desirable: '>=4', or 'good|great'.", metavar="RULE")
+    ] = None,
+    undesirable: Annotated[
+        str | None, typer.Option(help="Values that are undesirable: '<=2'; the rest is neutral.", metavar="RULE")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Only answers of models of this name.", metavar="REGEX")] = None,
+    since: Annotated[str | None, typer.Option(help="Only ratings since this date.", metavar="DATE")] = None,
+    by: Annotated[Literal["human", "judge", "any"], typer.Option(help="Whose ratings to take.")] = "human",
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="What a column is: prompt, completion, left, right.", metavar="WHAT=COLUMN"),
+    ] = None,
+    join: Annotated[
+        str, typer.Option(help="With openai-log: the id that log and ratings have in common.", metavar="KEY")
+    ] = "id",
+    bad_rows: Annotated[Literal["error", "skip"], typer.Option(help="Refuse or count unreadable records.")] = "error",
+    redact: Annotated[bool, typer.Option("--redact", help="Take out names, addresses and numbers of people.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of --out.")] = False,
+) -> None:
+    """Turn thumbs, scores and corrections that another tool exported into rows to train on."""
+    from kto_release.feedback.importers.command import guess_source, import_feedback, options_of
+
+    if guess:
+        guess_source(words)
+        return
+    options = options_of(score, desirable, undesirable, model, since, by, columns or [], join)
+    import_feedback(words, out, options, force=force, skip_bad=bad_rows == "skip", redact=redact)
+
+
 @app.command()
 def demo(
     runs: Runs = Path("runs"),

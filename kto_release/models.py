@@ -8,7 +8,9 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kto_release.digests import weights_digest
 from kto_release.errors import ModelError
+from kto_release.records import ModelFacts
 
 WEIGHT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*"]
 """What is fetched of a model's repository: never pickles, never other frameworks' weights."""
@@ -136,3 +138,20 @@ def stored_weights(folder: Path) -> Stored:
     most = max(counts, key=lambda name: counts[name])
     names = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
     return Stored(names.get(most, most), sum(counts.values()))
+
+
+def facts(model: LocalModel, name: str, path: str | None = None) -> ModelFacts:
+    """What a record says of a model: `name` as the run calls it, `path` relative to the run where the run made it.
+
+    Raises `ModelError` or `RunError` where the folder holds no weights.
+    """
+    stored = stored_weights(model.path)
+    return ModelFacts(
+        name=name,
+        hub_id=model.hub_id,
+        revision=model.revision,
+        path=path,
+        sha256=weights_digest(model.path),
+        dtype=stored.dtype,
+        parameters=stored.parameters,
+    )

@@ -419,8 +419,12 @@ class ReleaseSection(Section):
     """Access requests on the Hub; null: none."""
     dtype: Literal["base", "bfloat16", "float16", "float32"] = "base"
     """Precision of the published (and evaluated) weights; "base" is the base model's."""
-    max_rounding_loss: float = Field(default=0.5, ge=0, le=1)
-    """Largest share of the training that rounding to `dtype` may lose."""
+    rounding: Literal["stochastic", "nearest"] = "stochastic"
+    """How fp32 becomes a narrower `dtype`: "stochastic" keeps in expectation what is smaller than its steps, as most
+    of a short training is; "nearest" adds no noise, and loses it."""
+    min_kept: float = Field(default=0.9, ge=0, le=1)
+    """Least share of the training that the published weights must keep: of what log-probabilities of answers moved by,
+    over the rows that training recorded."""
     template: FileName | None = None
     """Publish with another chat template than the one trained with; needs --replace-template."""
     title: str | None = None

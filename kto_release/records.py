@@ -178,8 +178,10 @@ class IterationRecord(Facts):
     training: TrainingFacts
     probe: Probe
     logprobs: dict[str, float]
-    """log pi of the saved fp32 model on a few held-out (else partition) rows, by the row's digest: what a reload must
-    give again."""
+    """log pi of the saved fp32 model on held-out (else partition) rows, by the row's digest: what a reload must give
+    again. The rows are in `rows.json` beside the record."""
+    initial_logprobs: dict[str, float] = {}
+    """The same by the initial model: with it, what a rounded model keeps of the training can be told."""
     environment: Environment
 
 
@@ -448,9 +450,28 @@ class WeightFacts(Facts):
     """Share of the values that training changed (in fp32)."""
     changed_share: float
     """Share of the values that differ from the initial model's as published."""
-    rounding_lost: float | None
-    """Share of the training that rounding lost: the sum of |trained - published| over that of |trained - initial|; null
-    where training changed nothing."""
+    rounding: Literal["none", "nearest", "stochastic"] = "nearest"
+    """How values were rounded to `dtype`; none: all of them were of it. Releases before 0.2 rounded to the nearest."""
+    rounding_lost: float | None = None
+    """Only in releases before 0.2: the sum of |trained - published| over that of |trained - initial|. It says little of
+    the function: see `KeptFacts`."""
+
+
+class KeptFacts(Facts):
+    """`iteration-N/published/kept.json`: what the published weights keep of the training, measured in the function."""
+
+    kind: Literal["kept"] = "kept"
+    source_sha256: str
+    """Digest of the trained weights."""
+    sha256: str
+    """Digest of the published weights."""
+    published: dict[str, float]
+    """log pi by the published weights, computed in fp32, by the row's digest."""
+    kept: Interval | None
+    """Slope of the published log-ratios (log pi - log pi_initial) on the trained ones, over the rows that training
+    recorded: 1 where all that was learned is kept, 0 where nothing is. Null where training changed none of them."""
+    noise: float
+    """Root mean square of log pi_published - log pi_trained, in nats per answer."""
 
 
 class ReloadFacts(Facts):

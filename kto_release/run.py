@@ -51,8 +51,10 @@ class Run:
 
     def _check_identity(self) -> None:
         try:
-            saved = Recipe.model_validate(yaml.safe_load(self.saved_recipe.read_text(encoding="utf-8")))
-        except (ValidationError, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+            plain = yaml.safe_load(self.saved_recipe.read_text(encoding="utf-8"))
+            # Only what makes the weights: eval and release may hold keys that this version no longer knows.
+            saved = Recipe.model_validate({key: plain[key] for key in ("name", "model", "data", "train")})
+        except (ValidationError, yaml.YAMLError, OSError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise RunError(
                 f"{str(self.saved_recipe)!r} can't be read: {str(error).splitlines()[0]}",
                 todo="restore the file, or start under another name",

@@ -20,6 +20,7 @@ from kto_release import __version__
 from kto_release.errors import ReleaseError, RunError
 from kto_release.files import write_atomically
 from kto_release.models import LocalModel, load_tokenizer
+from kto_release.published import Published, published
 from kto_release.recipe import Recipe
 from kto_release.records import IterationRecord, WeightFacts
 from kto_release.release.card import write_card
@@ -35,7 +36,6 @@ from kto_release.release.replay import PUBLISHED, TEST, TRAINING
 from kto_release.release.rescore import released, write_jsonl
 from kto_release.release.scan import scan
 from kto_release.release.signing import PUBLIC_KEY, sign, write_public_key
-from kto_release.release.weights import prepare_weights
 from kto_release.run import Run
 from kto_release.templates import eos_ids
 
@@ -94,13 +94,13 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
     if base is None:
         raise ReleaseError("the initial model is not here", todo="mend model.base, or connect to the Hub")
     source = run.path / (last.model.path or "")
-    config = _read_json(source / "config.json")
-    weights = _weights(run, material, source, base, tied=bool(config.get("tie_word_embeddings")))
+    made = _published(run, material, base)
+    weights = made.weights
     done = material.folder / "bundle"
     with _in_place_of(done) as folder:
         for name in weights.files:
-            _link(material.folder / "weights" / name, folder / name)
-        _write_configuration(source, config, folder, weights)
+            _link(made.folder / name, folder / name)
+        _write_configuration(made.folder, folder)
         _write_template(run, source, last, folder, replace=options.replace_template)
         _write_records(run, material, folder)
         if options.sign is not None:
@@ -111,12 +111,13 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
             [record for _, record in material.evaluations],
             base=base,
             weights=weights,
+            kept=made.kept,
             model=folder,
             pictures=[f"pictures/{path.name}" for path in sorted((folder / "pictures").glob("*.png"))],
         )
         write_card(folder, facts, results=run.recipe.release.eval_results)
         _copy_license(base, folder, facts)
-        reload = check_reload(run, last, weights, folder, source=source, base=base.path)
+        reload = check_reload(run, last, made, folder, source=source)
         if reload is not None:
             write_atomically(folder / "records" / "reload.json", _json(reload.model_dump(mode="json")))
         _refuse_unlisted(folder)
@@ -137,20 +138,17 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
     return Bundle(done, manifest, checks, subject._replace(bundle=done))
 
 
-def _weights(run: Run, material: Material, source: Path, base: LocalModel, *, tied: bool) -> WeightFacts:
-    last = material.iterations[-1]
-    weights = prepare_weights(source, base.path, material.folder / "weights", run.recipe.release.dtype, tied=tied)
-    for what, found, recorded in (
-        (f"the weights in {str(source)!r}", weights.source_sha256, last.model.sha256),
-        (f"the initial model {base.name!r}", weights.base_sha256, material.iterations[0].parent.sha256),
-    ):
-        if found != recorded:
-            raise RunError(
-                f"{what} are not those that the run was made with (digest {found[:12]}…)",
-                expected=f"digest {recorded[:12]}…, as recorded",
-                todo="restore them; or remove the iteration's record.json to train it again",
-            )
-    return weights
+def _published(run: Run, material: Material, base: LocalModel) -> Published:
+    """The weights as published. Raises `RunError` where the initial model is another one than the run's."""
+    made, recorded = published(run, material.iterations[-1]), material.iterations[0].parent.sha256
+    if made.weights.base_sha256 != recorded:
+        raise RunError(
+            f"the initial model {base.name!r} is not the one that the run was made with "
+            f"(digest {made.weights.base_sha256[:12]}…)",
+            expected=f"digest {recorded[:12]}…, as recorded",
+            todo="restore it, or name its commit in model.revision",
+        )
+    return made
 
 
 @contextmanager
@@ -181,12 +179,11 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_configuration(source: Path, config: dict[str, Any], folder: Path, weights: WeightFacts) -> None:
+def _write_configuration(source: Path, folder: Path) -> None:
     """config.json, generation_config.json and the tokenizer, without what is true of this machine only."""
-    config = {key: value for key, value in config.items() if key not in ("_name_or_path", "torch_dtype")}
-    write_atomically(folder / "config.json", _json({**config, "dtype": weights.dtype}))
-    if (source / "generation_config.json").is_file():
-        write_atomically(folder / "generation_config.json", _json(_read_json(source / "generation_config.json")))
+    for name in ("config.json", "generation_config.json"):
+        if (source / name).is_file():
+            write_atomically(folder / name, _json(_read_json(source / name)))
     for name in TOKENIZER_FILES:
         if not (source / name).is_file():
             continue

@@ -15,7 +15,7 @@ from kto_release.files import read_record
 from kto_release.model_cards import DATA_CITATIONS, MODEL_CITATIONS, TEMPLATE_CITATIONS, citation
 from kto_release.models import LocalModel, load_tokenizer
 from kto_release.recipe import Emissions, Recipe, StatedResult
-from kto_release.records import EvalRecord, Facts, IterationRecord, ModelFacts, WeightFacts
+from kto_release.records import EvalRecord, Facts, IterationRecord, KeptFacts, ModelFacts, WeightFacts
 from kto_release.release.licenses import CardLicense, LicenseFacts, LicenseSource, card_license, license_in, resolve
 from kto_release.release.replay import PUBLISHED, TRAINING
 from kto_release.templates import adds_bos, eos_ids, make_template, render_text
@@ -109,6 +109,8 @@ class CardFacts(Facts):
     predecessor: str | None
     made_by: str
     weights: WeightFacts | None
+    kept: KeptFacts | None
+    """What they keep of the training; null where nothing was rounded, or nothing measured."""
     iterations: list[IterationRecord]
     evaluations: list[EvalRecord]
 
@@ -140,6 +142,7 @@ def collect_facts(
     *,
     base: LocalModel | None = None,
     weights: WeightFacts | None = None,
+    kept: KeptFacts | None = None,
     model: Path | None = None,
     pictures: Sequence[str] = (),
     lookup: LicenseLookup | None = None,
@@ -181,6 +184,7 @@ def collect_facts(
         predecessor=section.predecessor,
         made_by=f"kto-release {__version__}",
         weights=weights,
+        kept=kept,
         iterations=list(iterations),
         evaluations=list(evaluations),
     )

@@ -42,10 +42,9 @@ def show_bundle(bundle: Path, manifest: Manifest) -> None:
     console.table(f"The bundle {bundle}", ("file", "size", "sha256"), rows)
     console.say(f"{len(listed)} files, {size(sum(count for _, count, _ in listed))}")
     weights = manifest.weights
-    lost = "nothing changed" if weights.rounding_lost is None else f"{weights.rounding_lost:.2%} of the training lost"
     console.say(
         f"weights: {weights.parameters:,} values in {weights.dtype}; {weights.changed_share:.1%} differ from the "
-        f"initial model's; by rounding {lost}"
+        "initial model's"
     )
     show_metadata(bundle)
 

@@ -14,30 +14,30 @@ def train(run: Run) -> list[IterationRecord]:
     Whatever interrupts it, the same call goes on from where it was. Raises `KtoReleaseError` subclasses.
     """
 
+    from kto_release.published import published, show_kept
     from kto_release.train import curves
-    from kto_release.train.arithmetic import process_state
-    from kto_release.train.inputs import prepare
-    from kto_release.train.iteration import run_iteration, stopped_by
-    from kto_release.train.plan import check_plan
-    from kto_release.train.quiet import quiet_libraries
+    from kto_release.train.chain import run_iteration, stopped_by
+    from kto_release.train.device import process_state
+    from kto_release.train.inputs import check_recipe, prepare
 
-    quiet_libraries()
-    check_plan(run.recipe)
+    console.quiet_libraries()
+    check_recipe(run.recipe)
     state = process_state()
     with run.lock(hold=state.is_main_process):
         with state.main_process_first():
             run.create()
-            chain = prepare(run)
+            inputs = prepare(run)
         records: list[IterationRecord] = []
         for number in range(1, run.recipe.data.iterations + 1):
-            records.append(run_iteration(chain, number))
-            reason = stopped_by(list(run.recipe.train.stop_if), records[-1].probe)
+            records.append(run_iteration(inputs, number))
+            reason = stopped_by(run.recipe.train.stop_if, records[-1].probe)
             if reason is not None:
                 console.warn(f"stopped after iteration {number}: {reason}")
                 break
         if state.is_main_process:
             picture = curves.draw(run, records)
             _show(records)
+            show_kept(published(run, records[-1]), run.recipe.release.min_kept)
             console.say(f"Curves: {picture}")
             console.say(f"Model:  {run.iteration(len(records)) / 'model'}")
     return records
@@ -51,9 +51,8 @@ def preview(run: Run, launch: Path | None = None) -> None:
         launch: an accelerate configuration, for the memory estimate.
     """
     from kto_release.train.dry_run import show_plan
-    from kto_release.train.quiet import quiet_libraries
 
-    quiet_libraries()
+    console.quiet_libraries()
     show_plan(run, launch)
 
 

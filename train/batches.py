@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kto_release.errors import DataError
+from kto_release.recipe import TrainSection
+from kto_release.train.tokens import Tokens
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -33,6 +35,20 @@ class _Group(NamedTuple):
 
     prompt: int
     members: IntArray
+
+
+def all_batches(tokens: Tokens, train: TrainSection, iteration: int) -> list[GlobalBatch]:
+    """The global batches of an iteration (from 1) over all of its epochs: one for each optimizer step.
+
+    Raises `DataError` where all feedback has one prompt.
+    """
+    return [
+        batch
+        for epoch in range(train.epochs)
+        for batch in epoch_batches(
+            tokens.prompt_F, tokens.desirable_F, train.batch_size, train.seed, iteration * 1_000_003 + epoch
+        )
+    ]
 
 
 def epoch_batches(

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from kto_release.models import LocalModel, locate
 from kto_release.run import Run
 from kto_release.templates import Template, eos_ids
 from kto_release.templates.contract import check_contract
-from kto_release.train.arithmetic import resolve_precision
+from kto_release.train.batches import GlobalBatch, all_batches
+from kto_release.train.device import recomputes_activations, resolve_precision
 from kto_release.train.inputs import open_tokenizer, show_feedback
+from kto_release.train.loss import loss_for
 from kto_release.train.memory import GIB, estimate, read_devices
-from kto_release.train.plan import Work, work_of
 from kto_release.train.tokens import Tokens, tokenize, tokenize_each, with_overlaps
 
 SAMPLES = 2
@@ -69,7 +71,7 @@ def _memory_and_tokenizer(run: Run, launch: Path | None) -> tuple[Any, Template,
     base = locate(recipe.model.base, recipe.model.revision, config_only=True)
     config = AutoConfig.from_pretrained(base.path, trust_remote_code=recipe.model.trust_remote_code)
     precision = resolve_precision(recipe.train)
-    checkpointing = bool(recipe.train.gradient_checkpointing)
+    checkpointing = recomputes_activations(recipe.train)
     devices = read_devices(launch)
     found = estimate(config, recipe.train, devices, bf16=precision == "bf16", checkpointing=checkpointing)
     parts = ", ".join(f"{name} {value / GIB:.1f}" for name, value in found._asdict().items())
@@ -99,41 +101,40 @@ def _check_rows(run: Run) -> None:
 def _feedback(run: Run, tokenizer: Any) -> None:
     recipe = run.recipe
     found = find_partitions(recipe.data)
-    every = {f"iteration {number}": partition for number, partition in enumerate(found.iterations, 1)}
-    if found.held_out is not None:
-        every["held out"] = found.held_out
     with tempfile.TemporaryDirectory(prefix="kto-release-") as scratch:
         tokens = tokenize_each(
             {
                 name: partial(
                     tokenize, Path(scratch) / name, partition, recipe.data, recipe.train, tokenizer, "dry run"
                 )
-                for name, partition in every.items()
+                for name, partition in found.named().items()
             }
         )
         show_feedback(with_overlaps(tokens))
-        works = [work_of(tokens[f"iteration {n}"], recipe.train, n) for n in range(1, recipe.data.iterations + 1)]
+        rows = []
+        for number in range(1, recipe.data.iterations + 1):
+            own = tokens[f"iteration {number}"]
+            batches, desirable = all_batches(own, recipe.train, number), own.facts.kept.desirable
+            loss = loss_for(recipe.train, desirable, len(own) - desirable)
+            rows.append([number, len(batches), _sizes(batches), f"{loss.desirable:.4g}", loss.undesirable])
         console.table(
             "Iterations",
             ["", "steps", "feedback per step", "desirable weight", "undesirable weight"],
-            [
-                [number, len(work.batches), _sizes(work), f"{work.weights.desirable:.4g}", work.weights.undesirable]
-                for number, work in enumerate(works, 1)
-            ],
+            rows,
         )
         console.say("padding tokens: 0 (prompts are shared by their completions, and packs are laid end to end)")
-        _samples(tokens["iteration 1"], works[0], tokenizer, recipe.train.max_length)
+        first = tokens["iteration 1"]
+        _samples(first, all_batches(first, recipe.train, 1)[0], tokenizer, recipe.train.max_length)
 
 
-def _sizes(work: Work) -> str:
-    sizes = sorted({len(batch.feedback_B) for batch in work.batches})
+def _sizes(batches: Sequence[GlobalBatch]) -> str:
+    sizes = sorted({len(batch.feedback_B) for batch in batches})
     return f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
 
 
-def _samples(tokens: Tokens, work: Work, tokenizer: Any, max_length: int) -> None:
+def _samples(tokens: Tokens, batch: GlobalBatch, tokenizer: Any, max_length: int) -> None:
     """The first rows of the first step: ids, what is trained on, tree and KL partner."""
     console.heading("The first rows of the first step")
-    batch = work.batches[0]
     for feedback, partner in list(zip(batch.feedback_B.tolist(), batch.partner_B.tolist(), strict=True))[:SAMPLES]:
         prompt_number = int(tokens.prompt_F[feedback])
         prompt, completion = tokens.prompt(prompt_number), tokens.completion(feedback)

@@ -6,21 +6,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_release import console
-from kto_release.digests import file_sha256, sha256_of, weights_digest
-from kto_release.errors import RunError
-from kto_release.feedback.partitions import Partition, find_partitions, input_digests
-from kto_release.models import LocalModel, load_tokenizer, locate, stored_weights
+from kto_release.digests import file_sha256, sha256_of
+from kto_release.errors import RecipeError, RunError
+from kto_release.feedback.partitions import HELD_OUT, Partition, find_partitions, input_digests
+from kto_release.files import read_record
+from kto_release.models import LocalModel, load_tokenizer, locate
+from kto_release.models import facts as model_facts
+from kto_release.recipe import Recipe
 from kto_release.records import ModelFacts, PartitionFacts
 from kto_release.run import Run
 from kto_release.templates import Template, eos_ids, load_template, set_template
 from kto_release.templates.contract import check_contract
 from kto_release.train.batches import check_prompts
+from kto_release.train.plan import PLAN, Plan
 from kto_release.train.tokens import ALPACA_EVAL, Tokens, tokenize, tokenize_each, with_overlaps
 
 LABELS = ("desirable", "undesirable")
 
 
-class Chain(NamedTuple):
+class Inputs(NamedTuple):
     """Everything that exists before the first step."""
 
     run: Run
@@ -34,6 +38,30 @@ class Chain(NamedTuple):
     held_out: Tokens | None
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """What would only fail, or be ignored, after hours: trackers that are not there, rules on what is not measured.
+
+    Raises `RecipeError`.
+    """
+    from transformers.integrations import get_available_reporting_integrations
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    for tracker in recipe.train.report_to:
+        if tracker not in INTEGRATION_TO_CALLBACK:
+            raise RecipeError(
+                f"train.report_to: {tracker!r} is no tracker that transformers knows",
+                expected=f"some of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
+            )
+        if tracker not in get_available_reporting_integrations():
+            raise RecipeError(f"train.report_to: {tracker!r} is not installed", todo=f"pip install {tracker}")
+    for rule in recipe.train.stop_if:
+        missing = "data.held_out" if recipe.data.held_out is None else None
+        if rule.metric != "preference_accuracy" and not recipe.train.probe_prompts:
+            missing = "train.probe_prompts above 0"
+        if missing:
+            raise RecipeError(f"train.stop_if: {rule.metric} needs {missing}", todo=f"set {missing}, or drop the rule")
+
+
 def open_tokenizer(run: Run, base: LocalModel) -> tuple[Any, Template]:
     """The base model's tokenizer with the recipe's chat template in it; `check_contract` has yet to prove them."""
     tokenizer = load_tokenizer(base, trust_remote_code=run.recipe.model.trust_remote_code)
@@ -42,30 +70,19 @@ def open_tokenizer(run: Run, base: LocalModel) -> tuple[Any, Template]:
     return tokenizer, template
 
 
-def prepare(run: Run) -> Chain:
+def prepare(run: Run) -> Inputs:
     """Find the model and the feedback, tokenize all partitions, and check that nothing changed since the run began."""
     recipe = run.recipe
     base = locate(recipe.model.base, recipe.model.revision)
     tokenizer, template = open_tokenizer(run, base)
     check_contract(tokenizer, template, eos_ids(base.path))  # after training it would be too late
     found = find_partitions(recipe.data)
-    every = {f"iteration {number}": partition for number, partition in enumerate(found.iterations, 1)}
-    if found.held_out is not None:
-        every["held out"] = found.held_out
+    every = found.named()
     _check_inputs(run, found.iterations)
-    stored = stored_weights(base.path)
-    initial = ModelFacts(
-        name=base.name,
-        hub_id=base.hub_id,
-        revision=base.revision,
-        path=None,
-        sha256=weights_digest(base.path),
-        dtype=stored.dtype,
-        parameters=stored.parameters,
-    )
+    initial = model_facts(base, "initial")
     steps: dict[str, Callable[[], Tokens]] = {}
     for name, partition in every.items():
-        folder = run.path / ("held-out" if name == "held out" else name.replace(" ", "-")) / "tokens"
+        folder = run.path / name.replace(" ", "-") / "tokens"
         key = sha256_of(
             {
                 "inputs": input_digests(partition),
@@ -85,8 +102,8 @@ def prepare(run: Run) -> Chain:
         check_prompts(own.prompt_F)  # here, and not after the iterations before it were trained
     facts = with_overlaps(tokens)
     show_feedback(facts)
-    names = [name for name in every if name != "held out"]
-    return Chain(
+    names = [name for name in every if name != HELD_OUT]
+    return Inputs(
         run,
         base,
         initial,
@@ -95,7 +112,7 @@ def prepare(run: Run) -> Chain:
         found.iterations,
         [tokens[name] for name in names],
         [facts[name] for name in names],
-        tokens.get("held out"),
+        tokens.get(HELD_OUT),
     )
 
 
@@ -110,10 +127,8 @@ def _tokenizer_digest(folder: Path) -> str:
 
 def _check_inputs(run: Run, partitions: list[Partition]) -> None:
     """Refuse where the feedback of a finished iteration is no longer what it was trained on."""
-    from kto_release.train.plan import read_plan
-
     for number, partition in enumerate(partitions, 1):
-        plan = read_plan(run.iteration(number))
+        plan = read_record(run.iteration(number) / PLAN, Plan)
         inputs = input_digests(partition)
         if plan is None or plan.inputs == inputs:
             continue
@@ -137,7 +152,7 @@ def show_feedback(facts: dict[str, PartitionFacts]) -> None:
             [name, partition.name, partition.prompts, *per_label, partition.duplicates, f"{partition.tokens:,}"]
         )
     columns = ["", "partition", "prompts", "kept", "dropped", "cut", "twice", "tokens"]
-    console.table("Feedback (liked / disliked)", columns, rows)
+    console.table("Feedback (desirable / undesirable)", columns, rows)
     shares = list(next(iter(facts.values())).lengths)
     console.table(
         "Tokens of a prompt with its answer, at percentiles",
@@ -150,7 +165,8 @@ def show_feedback(facts: dict[str, PartitionFacts]) -> None:
 
 def _warn(name: str, partition: PartitionFacts) -> None:
     for reason, counts in partition.dropped.items():
-        console.warn(f"{name}: {counts.desirable} liked and {counts.undesirable} disliked answers dropped: {reason}")
+        each = " and ".join(f"{getattr(counts, label)} {label}" for label in LABELS)
+        console.warn(f"{name}: {each} answers dropped: {reason}")
     for reason, count in partition.skipped.items():
         console.warn(f"{name}: {count} rows left out: {reason}")
     for note, count in partition.notes.items():
@@ -159,12 +175,12 @@ def _warn(name: str, partition: PartitionFacts) -> None:
         columns = ", ".join(f"{column} ({count})" for column, count in partition.unused.items())
         console.say(f"{name}: not trained on, in so many rows: {columns}")
     if not partition.kept.desirable or not partition.kept.undesirable:
-        missing = "liked" if not partition.kept.desirable else "disliked"
+        missing = LABELS[bool(partition.kept.desirable)]
         console.warn(f"{name}: there is no {missing} answer; KTO then has nothing to weigh the other kind against")
     for other, count in partition.overlaps.items():
         if count and other == ALPACA_EVAL:
             console.warn(
                 f"{name}: {count} prompts are instructions of AlpacaEval; its score would not be one of unseen"
             )
-        elif count and (other == "held out" or name < other):
+        elif count and (other == HELD_OUT or name < other):
             console.warn(f"{name} shares {count} prompts with {other}")

@@ -17,8 +17,8 @@ from kto_release.digests import sha256_of
 from kto_release.train.batches import GlobalBatch, IntArray
 from kto_release.train.logprobs import branch_logprobs
 from kto_release.train.plain import room
-from kto_release.train.tokens import Tokens
-from kto_release.train.tree import Branch, Tree, share
+from kto_release.train.tokens import Tokens, trees
+from kto_release.train.tree import share
 
 TREES_AT_ONCE = 512
 # Shape suffixes: K wanted pairs of a prompt and a completion.
@@ -81,17 +81,6 @@ def store(folder: Path, key: str, reference: Reference) -> None:
     part.replace(folder / f"{key[:16]}.npz")
 
 
-def trees(tokens: Tokens, prompts: IntArray, completions: IntArray, slots: IntArray, max_length: int) -> list[Tree]:
-    """The prompt trees of these pairs: one per prompt, in order of its first pair."""
-    grown: dict[int, Tree] = {}
-    for prompt, completion, slot in zip(prompts.tolist(), completions.tolist(), slots.tolist(), strict=True):
-        tree = grown.setdefault(prompt, Tree(tokens.prompt(prompt), []))
-        own = tokens.prompt_F[completion] == prompt
-        ids = tokens.completion(completion) if own else tokens.partner(prompt, completion, max_length)
-        tree.branches.append(Branch(ids, slot))
-    return list(grown.values())
-
-
 def _chunks(keys_K: IntArray, count: int) -> Iterator[IntArray]:
     """Places of the keys, cut after every so many prompts."""
     prompt_K = keys_K // count
@@ -110,7 +99,6 @@ def compute(
     rank: int = 0,
     ranks: int = 1,
     reduce: Callable[[Tensor], Tensor] | None = None,
-    advance: Callable[[int], None] | None = None,
 ) -> Reference:
     """log pi of every wanted pair under `model`, shared between ranks.
 
@@ -123,7 +111,6 @@ def compute(
         rank: which share is computed here.
         ranks: how many there are.
         reduce: sums a tensor over ranks.
-        advance: called with the number of pairs done.
     """
     device = next(model.parameters()).device
     count = len(tokens)
@@ -137,8 +124,6 @@ def compute(
             found = branch_logprobs(model, pack.to(device))
             if pack.slots:
                 logps_K[list(pack.slots)] = found.double().cpu()
-        if advance is not None:
-            advance(len(places))
     model.train(was_training)
     if reduce is not None:
         logps_K = reduce(logps_K.to(device)).cpu()

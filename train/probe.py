@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kto_release.recipe import ModelSection, TrainSection
-from kto_release.records import Interval, Probe
+from kto_release.kept import MEASURED, CheckRow, CheckRows
+from kto_release.records import Interval, ModelFacts, Probe
 from kto_release.train import logps_store
-from kto_release.train.arithmetic import autocast, load_model
+from kto_release.train.device import autocast
+from kto_release.train.inputs import Inputs
 from kto_release.train.logprobs import branch_logprobs, own_attention, take_road
+from kto_release.train.model import load_model
 from kto_release.train.plain import room
 from kto_release.train.proof import proof_trees, prove
 from kto_release.train.tokens import Tokens
@@ -25,13 +27,7 @@ from kto_release.train.tree import FORWARD_ONLY, Branch, Tree, make_packs
 
 NGRAM = 4
 CHECK_ROWS = 4
-
-
-class Scored(NamedTuple):
-    """A model, by its folder and its weights' digest."""
-
-    path: Path
-    sha256: str
+"""Rows that a model is checked on when it is loaded again."""
 
 
 class Answer(NamedTuple):
@@ -43,38 +39,38 @@ class Answer(NamedTuple):
     ended: bool
 
 
+class Probed(NamedTuple):
+    """What is known of a model after its iteration."""
+
+    probe: Probe
+    logprobs: dict[str, float]
+    """log pi of up to `kept.MEASURED` rows, in fp32, by the row's digest."""
+    initial_logprobs: dict[str, float]
+    """The same by the initial model."""
+
+
 class Prober:
     """Measures models of one run.
 
     Args:
-        held_out: held-out feedback, or None.
-        cache: folder for log-probabilities, kept by content.
-        model_section, train: of the recipe.
-        tokenizer: with the template set.
+        inputs: the run's; without held-out feedback there is less to measure.
         precision: bf16 or fp32.
-        proof_rows: on which prompt trees are proved right, once for all models that are probed.
     """
 
-    def __init__(
-        self,
-        held_out: Tokens | None,
-        cache: Path,
-        model_section: ModelSection,
-        train: TrainSection,
-        tokenizer: Any,
-        precision: str,
-        proof_rows: Tokens,
-    ) -> None:
-        self.held_out, self.cache, self.section, self.train = held_out, cache, model_section, train
-        self.tokenizer, self.precision = tokenizer, precision
-        self.proof_rows = proof_rows
+    def __init__(self, inputs: Inputs, precision: str) -> None:
+        self.inputs, self.held_out, self.precision = inputs, inputs.held_out, precision
+        self.section, self.train = inputs.run.recipe.model, inputs.run.recipe.train
+        # Prompt trees are proved right once, on the longest rows, for all models that are probed: they have one shape.
+        self._rows = [*inputs.tokens, *([inputs.held_out] if inputs.held_out is not None else [])]
         self._road: str | None = None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def probe(self, model: Scored, parent: Scored, initial: Scored, rows: Tokens) -> tuple[Probe, dict[str, float]]:
-        """The probe of `model`, which came from `parent`, in a run that began with `initial`; and its `check_logps`."""
+    def probe(self, model: ModelFacts, parent: ModelFacts, rows: Tokens) -> Probed:
+        """The probe of `model`, which came from `parent`; `rows` are those that log-probabilities are recorded of."""
+        initial = self.inputs.initial
+        before: dict[str, float] = {}
         with self._loaded(model) as loaded:
-            checks = self._check_logps(loaded, rows)
+            checks = self._check_logps(loaded, rows, MEASURED)
             own = self._held_out_logps(loaded, model)
             answers = self._answers(loaded)
             answer_logps = self._answer_logps(loaded, answers)
@@ -85,7 +81,9 @@ class Prober:
                 others[name] = same[0]
                 continue
             with self._loaded(other) as loaded:
-                logps = self._held_out_logps(loaded, other) if name == "initial" or other == initial else None
+                is_initial = other.sha256 == initial.sha256
+                logps = self._held_out_logps(loaded, other) if is_initial else None
+                before = self._check_logps(loaded, rows, MEASURED) if is_initial else before
                 others[name] = (other.sha256, self._answer_logps(loaded, answers), logps)
         initial_logps = others["initial"][2]
         accuracy = None
@@ -100,14 +98,22 @@ class Prober:
             repetition=_mean(np.array([repetition(answer.ids.tolist()) for answer in answers])),
             answers=len(answers),
         )
-        return found, checks
+        return Probed(found, checks, before)
 
     @contextmanager
-    def _loaded(self, model: Scored) -> Iterator[Any]:
-        loaded = load_model(model.path, self.section).to(self.device).eval()
+    def _loaded(self, model: ModelFacts) -> Iterator[Any]:
+        with self._loaded_from(
+            self.inputs.base.path if model.path is None else self.inputs.run.path / model.path
+        ) as it:
+            yield it
+
+    @contextmanager
+    def _loaded_from(self, path: Path) -> Iterator[Any]:
+        loaded = load_model(path, self.section).to(self.device).eval()
         if self._road is None:
-            most = max(self.train.max_length, len(self.proof_rows.longest()[0]) + self.train.probe_tokens)
-            self._road = prove(loaded, proof_trees(self.proof_rows, most, self.train.probe_tokens)).name
+            rows = max(self._rows, key=lambda tokens: sum(map(len, tokens.longest())))
+            most = max(self.train.max_length, len(rows.longest()[0]) + self.train.probe_tokens)
+            self._road = prove(loaded, proof_trees(rows, most, self.train.probe_tokens)).name
         take_road(loaded, self._road)
         try:
             yield loaded
@@ -117,14 +123,14 @@ class Prober:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _held_out_logps(self, loaded: Any, model: Scored) -> NDArray[np.float64] | None:
+    def _held_out_logps(self, loaded: Any, model: ModelFacts) -> NDArray[np.float64] | None:
         """log pi of each held-out completion under a model, shape (F,)."""
         held_out = self.held_out
         if held_out is None:
             return None
         keys_K = logps_store.wanted(held_out, [])
         key = logps_store.content_key(held_out, keys_K, model.sha256, self.train.max_length, self.precision)
-        stored = logps_store.load(self.cache, key, held_out)
+        stored = logps_store.load(self.inputs.run.path / "held-out" / "logps", key, held_out)
         if stored is None:
             with autocast(self.precision, self.device):
                 stored = logps_store.compute(
@@ -134,7 +140,7 @@ class Prober:
                     max_length=self.train.max_length,
                     tokens_per_pack=FORWARD_ONLY * self.train.tokens_per_pack,
                 )
-            logps_store.store(self.cache, key, stored)
+            logps_store.store(self.inputs.run.path / "held-out" / "logps", key, stored)
         return stored.of(held_out.prompt_F, np.arange(len(held_out)))
 
     def _answers(self, loaded: Any) -> list[Answer]:
@@ -147,7 +153,7 @@ class Prober:
         count = min(self.train.probe_prompts, self.held_out.facts.prompts)
         prompts = [self.held_out.prompt(number) for number in range(count)]
         width = max(len(prompt) for prompt in prompts)
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        pad = self.inputs.tokenizer.pad_token_id if self.inputs.tokenizer.pad_token_id is not None else 0
         ids = torch.full((count, width), pad)
         mask = torch.zeros((count, width), dtype=torch.long)
         for row, prompt in enumerate(prompts):
@@ -193,17 +199,31 @@ class Prober:
 
     def check_logps(self, path: Path, tokens: Tokens) -> dict[str, float]:
         """log pi of the first few feedback of `tokens`, in fp32, by digest: what a reload must give again."""
-        with self._loaded(Scored(path, "")) as loaded:
-            return self._check_logps(loaded, tokens)
+        with self._loaded_from(path) as loaded:
+            return self._check_logps(loaded, tokens, CHECK_ROWS)
 
     @torch.no_grad()
-    def _check_logps(self, loaded: Any, tokens: Tokens) -> dict[str, float]:
+    def _check_logps(self, loaded: Any, tokens: Tokens, count: int) -> dict[str, float]:
         found = {}
-        for number in range(min(CHECK_ROWS, len(tokens))):
+        for number in range(min(count, len(tokens))):
             tree = Tree(tokens.prompt(int(tokens.prompt_F[number])), [Branch(tokens.completion(number), 0)])
             (pack,) = make_packs([tree], self.train.tokens_per_pack)
             found[tokens.digest(number)] = float(branch_logprobs(loaded, pack.to(self.device))[0])
         return found
+
+
+def check_rows(tokens: Tokens) -> CheckRows:
+    """The rows that log-probabilities are recorded of, for whoever measures another form of the model on them."""
+    return CheckRows(
+        rows=[
+            CheckRow(
+                digest=tokens.digest(number),
+                prompt=tokens.prompt(int(tokens.prompt_F[number])).tolist(),
+                completion=tokens.completion(number).tolist(),
+            )
+            for number in range(min(MEASURED, len(tokens)))
+        ]
+    )
 
 
 def preference_accuracy(tokens: Tokens, rewards_F: NDArray[np.float64]) -> Interval | None:
@@ -216,10 +236,10 @@ def preference_accuracy(tokens: Tokens, rewards_F: NDArray[np.float64]) -> Inter
     right = pairs = prompts = 0
     for prompt in range(tokens.facts.prompts):
         mine = tokens.prompt_F == prompt
-        liked, disliked = rewards_F[mine & tokens.desirable_F], rewards_F[mine & ~tokens.desirable_F]
-        right += int((liked[:, None] > disliked[None, :]).sum())
-        pairs += len(liked) * len(disliked)
-        prompts += bool(len(liked) * len(disliked))
+        wanted, unwanted = rewards_F[mine & tokens.desirable_F], rewards_F[mine & ~tokens.desirable_F]
+        right += int((wanted[:, None] > unwanted[None, :]).sum())
+        pairs += len(wanted) * len(unwanted)
+        prompts += bool(len(wanted) * len(unwanted))
     if not pairs:
         return None
     bounds = binomtest(right, pairs).proportion_ci(method="wilson")

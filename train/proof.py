@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kto_release import console
 from kto_release.errors import ModelError
-from kto_release.train.arithmetic import process_state
 from kto_release.train.attention import calls_with_spans
+from kto_release.train.device import process_state
 from kto_release.train.logprobs import branch_logprobs, take_road
 from kto_release.train.plain import PLAIN, TREES, room, token_losses
 from kto_release.train.tokens import Tokens

@@ -31,7 +31,13 @@ def noise(logps_B: Tensor, precision: str) -> Tensor:
 
 
 def first_step_fault(
-    logps_B: Tensor, reference_B: Tensor, kl_raw: float, losses_B: Tensor, weights_B: Tensor, precision: str
+    logps_B: Tensor,
+    reference_B: Tensor,
+    kl_raw: float,
+    losses_B: Tensor,
+    weights_B: Tensor,
+    beta: float,
+    precision: str,
 ) -> str | None:
     """What contradicts "the policy is its own reference at the first step", in words, or None.
 
@@ -47,7 +53,8 @@ def first_step_fault(
         )
     if not abs(kl_raw) <= float(allowed_B.mean()):
         return f"kl/raw is {kl_raw:.4f} nats, not 0"
-    # A loss moves by at most a quarter of its weight per unit of beta * (r - z); both differ by the noise at most.
-    if not bool(((losses_B - weights_B / 2).abs() <= weights_B * (off_B + abs(kl_raw)) / 4 + 1e-6 * weights_B).all()):
+    # A loss moves by at most a quarter of its weight per unit of beta * (r - z).
+    moved_B = beta * (off_B + abs(kl_raw)) / 4 + 1e-6
+    if not bool(((losses_B - weights_B / 2).abs() <= weights_B * moved_B).all()):
         return f"the losses are {losses_B.tolist()}, not half of their weights"
     return None

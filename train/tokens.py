@@ -26,6 +26,7 @@ from kto_release.recipe import DataSection, TrainSection
 from kto_release.records import LabelCounts, PartitionFacts
 from kto_release.templates import Conversation, Rendered, render_feedback
 from kto_release.templates.cutting import THOUGHTLESS, UNPRINTED
+from kto_release.train.tree import Branch, Tree
 
 ROWS_AT_ONCE = 1000
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -323,3 +324,20 @@ def with_overlaps(tokens: dict[str, Tokens]) -> dict[str, PartitionFacts]:
         )
         for name, own in tokens.items()
     }
+
+
+def trees(
+    tokens: Tokens,
+    prompts: NDArray[np.int64],
+    completions: NDArray[np.int64],
+    slots: NDArray[np.int64],
+    max_length: int,
+) -> list[Tree]:
+    """The prompt trees of these pairs: one per prompt, in order of its first pair."""
+    grown: dict[int, Tree] = {}
+    for prompt, completion, slot in zip(prompts.tolist(), completions.tolist(), slots.tolist(), strict=True):
+        tree = grown.setdefault(prompt, Tree(tokens.prompt(prompt), []))
+        own = tokens.prompt_F[completion] == prompt
+        ids = tokens.completion(completion) if own else tokens.partner(prompt, completion, max_length)
+        tree.branches.append(Branch(ids, slot))
+    return list(grown.values())

@@ -8,44 +8,30 @@ accumulation and the number of ranks change none of it.
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from kto_release import console
 from kto_release.errors import RunError
 from kto_release.train import checkpoints
 from kto_release.train.batches import GlobalBatch
+from kto_release.train.distributed import keep_sums_exact
+from kto_release.train.iteration import Iteration
 from kto_release.train.logprobs import branch_logprobs
-from kto_release.train.logps_store import Reference, trees
-from kto_release.train.loss import Weights, kto_losses, reference_point
+from kto_release.train.logps_store import Reference
+from kto_release.train.loss import reference_point
 from kto_release.train.plain import room
 from kto_release.train.same_function import first_step_fault, training_mode
-from kto_release.train.tokens import Tokens
+from kto_release.train.tokens import trees
 from kto_release.train.tree import FORWARD_ONLY, Pack, share
 
 MIN_TOKENS_PER_PACK = 64
 # Shape suffixes: B feedback of the global batch, N branches of a pack.
-
-
-class Objective(NamedTuple):
-    """What is optimized: the feedback, its batches, and the constants of the loss."""
-
-    tokens: Tokens
-    batches: list[GlobalBatch]
-    """One per optimizer step, over all epochs."""
-    beta: float
-    weights: Weights
-    max_length: int
-    tokens_per_pack: int
-    precision: str
-    """bf16 or fp32."""
-    starts_at_reference: bool
-    """Whether the policy is the reference at the first step."""
 
 
 class _Steps(torch.utils.data.Dataset[int]):
@@ -70,27 +56,30 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
 
     Args:
         model: taught by `logprobs.teach_trees`.
-        args: as `arguments` makes them: one step per item of the data loader.
-        objective: what is optimized.
-        find_reference: gives the reference; called once before the first step with the prepared model.
-        callbacks: transformers callbacks.
+        args: as `fit.arguments` makes them: one step per item of the data loader.
+        iteration: what is optimized.
+        find_reference: gives the reference; called once before the first step, with the model prepared.
     """
 
     def __init__(
         self,
         model: nn.Module,
         args: TrainingArguments,
-        objective: Objective,
+        iteration: Iteration,
         find_reference: Callable[["KTOTrainer"], Reference],
-        callbacks: list[TrainerCallback],
     ) -> None:
-        super().__init__(model=model, args=args, train_dataset=_Steps(len(objective.batches)), callbacks=callbacks)
-        self.objective = objective
+        super().__init__(model=model, args=args, train_dataset=_Steps(len(iteration.batches)))
+        self.iteration = iteration
         self.find_reference = find_reference
         self.reference: Reference | None = None
-        self.tokens_per_pack = objective.tokens_per_pack
+        self.tokens_per_pack = iteration.train.tokens_per_pack
         self.step_metrics: dict[str, float] = {}
         self.tokens_computed = 0
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Accelerate's own, with fp32 sums under every launch."""
+        super().create_accelerator_and_postprocess()
+        keep_sums_exact(self.accelerator, "bf16" if self.args.bf16 else "fp32")
 
     def get_train_dataloader(self) -> DataLoader[int]:
         """The steps in order. Not prepared by accelerate: every rank takes its own share of every batch."""
@@ -109,7 +98,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Loss and gradient of one global batch; returns the loss over all ranks."""
         del num_items_in_batch
-        batch = self.objective.batches[inputs["step"]]
+        batch = self.iteration.batches[inputs["step"]]
         while True:
             try:
                 if self.reference is None:
@@ -137,9 +126,9 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         device = self.accelerator.device
         size = len(batch.feedback_B)
         z_raw = self._kl(model, batch)
-        z = reference_point(z_raw * size, size)
+        z = reference_point(z_raw)
         reference_B = torch.from_numpy(self._reference(batch.feedback_B, batch.feedback_B)).to(device)
-        desirable_B = torch.from_numpy(self.objective.tokens.desirable_F[batch.feedback_B]).to(device)
+        desirable_B = torch.from_numpy(self.iteration.tokens.desirable_F[batch.feedback_B]).to(device)
         logps_B = torch.zeros(size, dtype=torch.float64, device=device)
         losses_B = torch.zeros(size, dtype=torch.float64, device=device)
         packs = self._packs(batch, batch.feedback_B, self.tokens_per_pack)
@@ -150,21 +139,16 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
                     self._backward(logps_N.sum() * 0.0)
                     continue
                 slots = torch.tensor(pack.slots, device=device)
-                losses_N = kto_losses(
-                    logps_N - reference_B[slots].to(logps_N.dtype),
-                    desirable_B[slots],
-                    z,
-                    beta=self.objective.beta,
-                    desirable_weight=self.objective.weights.desirable,
-                    undesirable_weight=self.objective.weights.undesirable,
-                )
+                rewards_N = logps_N - reference_B[slots].to(logps_N.dtype)
+                losses_N = self.iteration.loss.of(rewards_N, desirable_B[slots], z)
                 # Data parallelism averages gradients over ranks; the loss is a sum over them.
                 self._backward(losses_N.sum() / size * self.accelerator.num_processes)
                 logps_B[slots] = logps_N.detach().double()
                 losses_B[slots] = losses_N.detach().double()
         logps_B, losses_B = self.sum_over_ranks(torch.stack([logps_B, losses_B])).unbind()
+        computed = self.sum_over_ranks(torch.tensor(self.tokens_computed, dtype=torch.float64, device=device))
         self._check_finite(batch, logps_B)
-        if self.state.global_step == 0 and self.objective.starts_at_reference:
+        if self.state.global_step == 0 and self.iteration.reference.sha256 == self.iteration.parent.sha256:
             self._check_first_step(logps_B, reference_B, z_raw, losses_B, desirable_B)
         loss = losses_B.sum() / size
         self.step_metrics = {
@@ -173,7 +157,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             "kl": z,
             "kl/raw": z_raw,
             "feedback": float(size),
-            "tokens": float(self.tokens_computed),
+            "tokens": float(computed),
         }
         return loss.to(torch.float32)
 
@@ -194,13 +178,15 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     def _reference(self, feedback_B: Any, completions_B: Any) -> Any:
         if self.reference is None:
             raise RuntimeError("the reference is computed before the first step")
-        return self.reference.of(self.objective.tokens.prompt_F[feedback_B], completions_B)
+        return self.reference.of(self.iteration.tokens.prompt_F[feedback_B], completions_B)
 
     def _packs(self, batch: GlobalBatch, completions_B: Any, tokens_per_pack: int) -> list[Pack]:
         """This rank's packs for these completions of the batch's prompts; slots are places in the batch."""
-        tokens = self.objective.tokens
+        tokens = self.iteration.tokens
         places_B = np.arange(len(batch.feedback_B))
-        grown = trees(tokens, tokens.prompt_F[batch.feedback_B], completions_B, places_B, self.objective.max_length)
+        grown = trees(
+            tokens, tokens.prompt_F[batch.feedback_B], completions_B, places_B, self.iteration.train.max_length
+        )
         limit = room(self.model, tokens_per_pack)
         return share(grown, self.accelerator.num_processes, limit)[self.accelerator.process_index]
 
@@ -210,14 +196,14 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
 
     @contextlib.contextmanager
     def _gradients(self, model: nn.Module, synchronise: bool) -> Iterator[None]:
-        # DeepSpeed reads the state and steps at the boundary by itself; DDP and FSDP take the context.
+        # FSDP2 without synchronisation keeps whole gradients on every device: 27 GiB for 7B. In shards they add up too.
         self.accelerator.gradient_state._set_sync_gradients(synchronise)  # noqa: SLF001 - as Trainer's own loop does
-        with contextlib.nullcontext() if synchronise else self.accelerator.no_sync(model):
+        together = synchronise or self.accelerator.is_fsdp2
+        with contextlib.nullcontext() if together else self.accelerator.no_sync(model):
             yield
 
     def _backward(self, loss: Tensor) -> None:
-        deepspeed = str(self.accelerator.distributed_type).endswith("DEEPSPEED")
-        self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
+        self.accelerator.backward(loss)
 
     def _check_finite(self, batch: GlobalBatch, logps_B: Tensor) -> None:
         if bool(torch.isfinite(logps_B).all()):
@@ -231,8 +217,9 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     def _check_first_step(
         self, logps_B: Tensor, reference_B: Tensor, kl_raw: float, losses_B: Tensor, desirable_B: Tensor
     ) -> None:
-        weights_B = torch.where(desirable_B, self.objective.weights.desirable, self.objective.weights.undesirable)
-        fault = first_step_fault(logps_B, reference_B, kl_raw, losses_B, weights_B, self.objective.precision)
+        loss = self.iteration.loss
+        weights_B = torch.where(desirable_B, loss.desirable, loss.undesirable)
+        fault = first_step_fault(logps_B, reference_B, kl_raw, losses_B, weights_B, loss.beta, self.iteration.precision)
         if fault is not None:
             raise RunError(
                 f"step 1: {fault}",
@@ -244,7 +231,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)
         if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm))):
-            batch = self.objective.batches[self.state.global_step]
+            batch = self.iteration.batches[self.state.global_step]
             raise RunError(
                 f"step {self.state.global_step + 1}: the gradient is not finite; its batch is "
                 f"{self._rows(batch, np.ones(len(batch.feedback_B), dtype=bool))}",
@@ -253,7 +240,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         return norm
 
     def _rows(self, batch: GlobalBatch, chosen_B: Any) -> str:
-        return self.objective.tokens.places(batch.feedback_B[chosen_B].tolist())
+        return self.iteration.tokens.places(batch.feedback_B[chosen_B].tolist())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Transformers' metrics with the step's own beside them."""

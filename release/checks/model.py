@@ -3,9 +3,10 @@
 import itertools
 from collections.abc import Iterator, Mapping
 
+from kto_release.published import in_words
 from kto_release.records import IterationRecord
 from kto_release.release.checklist import HF, OURS, USERS, Items, Outcome, Subject, failed, not_measured, passed
-from kto_release.release.weights import problems
+from kto_release.weights import problems
 
 ITEMS = Items()
 
@@ -16,8 +17,6 @@ MAX_FIRST_LOSS = 0.02
 """Relative: β times that noise, through a sigmoid of slope 1/4, stays below."""
 RELOAD_ABSOLUTE, RELOAD_RELATIVE = 0.01, 0.005
 """Nats, and share of log π: twice what bf16 arithmetic differs by between a packed row and a single one."""
-ROUNDED_RELATIVE = 0.05
-"""Share of log π by which rounding the weights may move it."""
 SAFE_SUFFIXES = {
     ".safetensors",
     ".json",
@@ -83,17 +82,13 @@ def _weights(name: str, asked_by: str, keys: tuple[str, ...], good: str) -> None
         weights = subject.facts.weights
         if weights is None:
             return not_measured("the weights were not looked at")
-        wrong = problems(weights, subject.section.max_rounding_loss)
+        wrong = problems(weights)
         found = [f"{key}: {wrong[key]}" for key in keys if key in wrong]
         if found:
             return failed("; ".join(found))
-        return passed(good.format_map({**weights.model_dump(), "share": _share(weights.rounding_lost)}))
+        return passed(good.format_map(weights.model_dump()))
 
     ITEMS.item(name, asked_by)(look)
-
-
-def _share(value: float | None) -> str:
-    return "nothing" if value is None else f"{value:.1%}"
 
 
 _weights(
@@ -106,7 +101,17 @@ _weights("weights-shapes", OURS, ("shape",), "every tensor has the shape of the 
 _weights("weights-finite", OURS, ("finite",), "{parameters:,} values, none of them NaN or infinite")
 _weights("weights-filled", f"{USERS}: empty checkpoints", ("empty",), "no tensor is empty or all zeros")
 _weights("weights-changed", OURS, ("changed",), "{changed_share:.1%} of the values differ from the initial model's")
-_weights("weights-rounding", OURS, ("rounding",), "rounding to {dtype} loses {share} of the training")
+
+
+@ITEMS.item("training-kept", OURS)
+def _training_kept(subject: Subject) -> Outcome:
+    weights, found = subject.facts.weights, subject.facts.kept
+    if weights is not None and weights.rounding == "none":
+        return passed(f"nothing is rounded: the published {weights.dtype} values are the trained ones")
+    if found is None or found.kept is None:
+        return not_measured("training recorded no rows that tell what rounding keeps")
+    told = f"{in_words(found)}; limit {subject.section.min_kept:.0%}"
+    return passed(told) if found.kept.value >= subject.section.min_kept else failed(told)
 
 
 @ITEMS.item("weights-evaluated", OURS)
@@ -116,8 +121,10 @@ def _weights_evaluated(subject: Subject) -> Outcome:
         return not_measured("the published model has no evaluation")
     for record in records:
         digest = record.model.sha256 if record.model else ""
-        rounded = digest == weights.source_sha256 and record.generation is not None
-        if digest == weights.sha256 or (rounded and record.generation and record.generation.dtype == weights.dtype):
+        # An engine rounds to the nearest: of rounded weights only these very ones, or those rounded so, were evaluated.
+        as_engines_do = digest == weights.source_sha256 and weights.rounding != "stochastic"
+        made = record.generation
+        if digest == weights.sha256 or (as_engines_do and made is not None and made.dtype == weights.dtype):
             continue
         dtype = f" in {record.generation.dtype}" if record.generation else ""
         return failed(f"{record.score}: evaluated were weights {digest[:12]}…{dtype}, which are not what is published")
@@ -127,27 +134,28 @@ def _weights_evaluated(subject: Subject) -> Outcome:
 @ITEMS.item("weights-reloaded", f"{USERS}: saving that fails silently")
 def _weights_reloaded(subject: Subject) -> Outcome:
     reload = subject.found.reload
-    if reload is None or not reload.recorded:
+    if reload is None or not reload.trained:
         return not_measured("no log-probabilities were recorded for these weights")
-    wrong = _far(reload.trained, reload.recorded, RELOAD_RELATIVE)
+    wrong = _far(reload.trained, reload.recorded)
     if wrong:
         return failed(f"log π of the reloaded model is not what training recorded: {wrong}")
-    wrong = _far(reload.published, reload.trained, ROUNDED_RELATIVE)
+    weights = subject.facts.weights
+    wrong = _far(reload.published, reload.recorded) if weights is not None and weights.rounding == "none" else None
     if wrong:
-        return failed(f"log π of the published model is far from the trained one's: {wrong}")
-    error = max(abs(reload.trained[row] - value) for row, value in reload.recorded.items())
-    rounded = max(abs(reload.published[row] - value) for row, value in reload.trained.items())
+        return failed(f"log π of the published model, of which nothing was rounded, is not the trained one's: {wrong}")
+    error = max(abs(value - reload.recorded[row]) for row, value in reload.trained.items())
+    rounded = max(abs(value - reload.recorded[row]) for row, value in reload.published.items())
     return passed(
-        f"log π of {len(reload.recorded)} rows: reloaded within {error:.2g} nats of the record, "
-        f"published within {rounded:.2g} of the trained"
+        f"log π of {len(reload.trained)} rows: reloaded within {error:.2g} nats of the record; "
+        f"of {len(reload.published)} rows: published within {rounded:.2g} of it"
     )
 
 
-def _far(found: Mapping[str, float], expected: Mapping[str, float], relative: float) -> str | None:
-    for row, value in expected.items():
-        other = found.get(row)
-        if other is None or abs(other - value) > RELOAD_ABSOLUTE + relative * abs(value):
-            return f"row {row[:12]}… has {other}, not {value:.4g}"
+def _far(found: Mapping[str, float], recorded: Mapping[str, float]) -> str | None:
+    for row, value in found.items():
+        expected = recorded.get(row)
+        if expected is None or not abs(value - expected) <= RELOAD_ABSOLUTE + RELOAD_RELATIVE * abs(expected):
+            return f"row {row[:12]}… has {value:.6g}, not {expected}"
     return None
 
 

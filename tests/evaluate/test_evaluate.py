@@ -13,8 +13,8 @@ from run_builder import QUESTIONS, build_run
 from kto_release.errors import JudgeError, ModelError, RecipeError, RunError
 from kto_release.evaluate import evaluate
 from kto_release.evaluate.answers import seed_of
-from kto_release.files import read_jsonl, write_record
-from kto_release.records import EvalRecord
+from kto_release.files import read_jsonl, read_record, write_record
+from kto_release.records import EvalRecord, WeightFacts
 from kto_release.run import Run
 
 INSTRUCTIONS = [{"dataset": "sums", "instruction": question} for question in QUESTIONS[:6]]
@@ -95,7 +95,13 @@ def test_the_last_iteration_is_evaluated_and_everything_is_written(build: Build)
     assert (record.n_total, record.n_missing, record.n_failed) == (6, 0, 0)
     iteration = run.iteration_record(2)
     assert iteration is not None
-    assert record.model == iteration.model
+    assert record.model is not None
+    made = read_record(run.iteration(2) / "published" / "record.json", WeightFacts)
+    assert made is not None
+    assert (made.source_sha256, made.rounding) == (iteration.model.sha256, "stochastic")
+    assert record.model == iteration.model.model_copy(
+        update={"path": "iteration-2/published", "sha256": made.sha256, "dtype": "bfloat16"}
+    )
     assert record.generation is not None
     assert (record.generation.engine, record.generation.dtype, record.generation.seed) == (
         "transformers",
@@ -131,6 +137,7 @@ def test_a_finished_evaluation_is_not_done_again(build: Build) -> None:
     first = done(evaluate(run))
     before = contents(run.path / "eval")
     (run.iteration(2) / "model" / "model.safetensors").unlink()
+    (run.iteration(2) / "published" / "model.safetensors").unlink()
     assert done(evaluate(run)) == first
     assert contents(run.path / "eval") == before
 
@@ -188,7 +195,7 @@ def test_weights_that_are_not_those_on_record_are_refused(build: Build, tiny_mod
     shutil.copy(tiny_model / "model.safetensors", run.iteration(2) / "model" / "model.safetensors")
     with pytest.raises(ModelError, match="the weights of iteration-2 are not those on record"):
         evaluate(run)
-    assert not (answers_of(run, "iteration-2") / "answers.jsonl").exists()
+    assert not (run.path / "eval").exists()
 
 
 def test_another_model_than_the_run_began_with_is_refused(build: Build, tiny_model: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("torch", "transformers", "vllm", "datasets", "alpaca_eval", "huggingface_hub", "accelerate", "peft", "sklearn")
-COMMANDS = ("train", "eval", "publish", "demo", "verify")
+COMMANDS = ("train", "eval", "publish", "demo", "verify", "import")
 SNAPSHOT = Path(__file__).parent / "help.txt"
 
 

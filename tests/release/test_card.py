@@ -365,10 +365,18 @@ def test_a_template_that_writes_bos_itself_is_shown_with_it() -> None:
     assert "it begins with the beginning-of-sequence (BOS) token, `<|im_start|>`: the template writes it" in card
 
 
-def test_weights_in_fp32_lost_nothing() -> None:
-    """Rounding is told where there was any."""
-    assert "rounding to bfloat16 lost 18.7% of the training" in render_card(seed_facts())
-    assert "rounding" not in render_card(seed_facts(weights=weights(dtype="float32", rounding_lost=0.0)))
+def test_the_card_says_what_the_published_weights_keep() -> None:
+    """How they were rounded, the share of the training with its interval and n, and the noise; or that nothing was."""
+    nearest = (
+        "Rounded to the nearest, they keep 99.0% (97.0 to 101.0) of what training moved the log-probabilities of 64 "
+    )
+    assert nearest + "recorded answers by; single answers are off by 0.25 nats (root mean square)." in render_card(
+        seed_facts()
+    )
+    assert "Rounded stochastically, they keep 99.0%" in render_card(seed_facts(weights=weights(rounding="stochastic")))
+    assert "What the rounding to bfloat16 keeps of the training was not measured." in render_card(seed_facts(kept=None))
+    unrounded = render_card(seed_facts(weights=weights(dtype="float32", rounding="none"), kept=None))
+    assert "of the published float32 values differ from the initial model's. Nothing was rounded." in unrounded
 
 
 def test_a_dagger_is_explained_where_there_is_one() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from seed_records import (
     digest,
     evaluations,
     iterations,
+    kept_facts,
     plain_evaluation,
     plain_iteration,
     recipe,
@@ -96,7 +98,7 @@ def test_the_checklist_of_a_good_release(tmp_path: Path) -> None:
         "weights-finite",
         "weights-filled",
         "weights-changed",
-        "weights-rounding",
+        "training-kept",
         "weights-evaluated",
         "weights-reloaded",
         "safe-files",
@@ -277,15 +279,39 @@ CASES: list[tuple[CardFacts, str, str, str]] = [
         "failed",
         "changed: the published weights are the initial model's: there is nothing to release",
     ),
-    (weighed(rounding_lost=0.5), "weights-rounding", "passed", "rounding to bfloat16 loses 50.0% of the training"),
     (
-        weighed(rounding_lost=0.51),
-        "weights-rounding",
-        "failed",
-        "rounding: rounding to bfloat16 loses 51% of the training (limit 50%)",
+        seed_facts(kept=kept_facts(0.9)),
+        "training-kept",
+        "passed",
+        "90.0% of the training (88.0 to 92.0, n = 64), with a noise of 0.25 nats per answer; limit 90%",
     ),
+    (
+        seed_facts(kept=kept_facts(0.89)),
+        "training-kept",
+        "failed",
+        "89.0% of the training (87.0 to 91.0, n = 64), with a noise of 0.25 nats per answer; limit 90%",
+    ),
+    (
+        seed_facts(kept=None, weights=weights(rounding="none", dtype="float32")),
+        "training-kept",
+        "passed",
+        "nothing is rounded: the published float32 values are the trained ones",
+    ),
+    (seed_facts(kept=None), "training-kept", "not measured", "training recorded no rows that tell what rounding keeps"),
     (seed_facts(evaluations=[]), "weights-evaluated", "not measured", "the published model has no evaluation"),
     (seed_facts(), "weights-evaluated", "passed", "evaluated were the published values, in bfloat16"),
+    (
+        seed_facts(weights=weights(rounding="nearest")),
+        "weights-evaluated",
+        "passed",
+        "evaluated were the published values, in bfloat16",
+    ),
+    (
+        seed_facts(weights=weights(rounding="stochastic")),
+        "weights-evaluated",
+        "failed",
+        f"{SCORE}: evaluated were weights {digest('model 3')[:12]}… in bfloat16, which are not what is published",
+    ),
     (
         evaluation_with(put("generation", "dtype", "float32")),
         "weights-evaluated",
@@ -501,21 +527,26 @@ def test_the_reloaded_model_must_give_what_was_recorded(tmp_path: Path) -> None:
     same = checked(tmp_path)["weights-reloaded"]
     assert (same.state, same.evidence) == (
         "passed",
-        "log π of 2 rows: reloaded within 0.002 nats of the record, published within 0.4 of the trained",
+        "log π of 2 rows: reloaded within 0.002 nats of the record; of 2 rows: published within 0.4 of it",
     )
     for change, evidence in (
         ({"trained": {"row-1": -100.0, "row-2": -51.0}}, "log π of the reloaded model is not what training recorded"),
-        ({"trained": {"row-1": -100.0}}, "log π of the reloaded model is not what training recorded"),
-        (
-            {"published": {"row-1": -110.0, "row-2": -50.0}},
-            "log π of the published model is far from the trained one's",
-        ),
+        ({"trained": {"row-3": -100.0}}, "log π of the reloaded model is not what training recorded"),
+        ({"trained": {"row-1": math.nan}}, "log π of the reloaded model is not what training recorded"),
     ):
         found = FOUND._replace(reload=RELOAD.model_copy(update=change))
         check = checked(tmp_path, found=found)["weights-reloaded"]
         assert check.state == "failed"
         assert check.evidence.startswith(evidence)
     assert checked(tmp_path, found=FOUND._replace(reload=None))["weights-reloaded"].state == "not measured"
+    unrounded = seed_facts(weights=weights(rounding="none", dtype="float32"), kept=None)
+    far = FOUND._replace(reload=RELOAD.model_copy(update={"published": {"row-1": -110.0}}))
+    check = checked(tmp_path, unrounded, found=far)["weights-reloaded"]
+    assert (check.state, check.evidence) == (
+        "failed",
+        "log π of the published model, of which nothing was rounded, is not the trained one's: "
+        "row row-1… has -110, not -100.0",
+    )
 
 
 @pytest.mark.parametrize("name", ["training_args.bin", "optimizer.pt", "weights.pkl", "modeling.py", "run.log"])

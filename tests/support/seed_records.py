@@ -10,7 +10,7 @@ from typing import Any
 
 from kto_release.recipe import Recipe
 from kto_release.recipe_file import load_recipe
-from kto_release.records import EvalRecord, IterationRecord, WeightFacts
+from kto_release.records import EvalRecord, IterationRecord, KeptFacts, WeightFacts
 from kto_release.release.facts import Architecture, CardFacts, PromptFacts, collect_facts
 from kto_release.release.licenses import CardLicense
 
@@ -221,9 +221,28 @@ def weights(**changes: Any) -> WeightFacts:
         "empty": [],
         "trained_share": 0.9999,
         "changed_share": 0.423,
-        "rounding_lost": 0.187,
+        "rounding": "nearest",
     }
     return WeightFacts.model_validate(plain | changes)
+
+
+def kept_facts(value: float = 0.99, **changes: Any) -> KeptFacts:
+    """What these weights keep of the training."""
+    share = {
+        "value": value,
+        "low": value - 0.02,
+        "high": value + 0.02,
+        "n": 64,
+        "method": "percentile bootstrap over prompts",
+    }
+    plain = {
+        "source_sha256": digest("model 3"),
+        "sha256": "5" * 64,
+        "published": {"row-1": -100.4, "row-2": -50.1},
+        "kept": share,
+        "noise": 0.25,
+    }
+    return KeptFacts.model_validate(plain | changes)
 
 
 PROMPT = PromptFacts(
@@ -251,6 +270,7 @@ def seed_facts(**changes: Any) -> CardFacts:
         given["iterations"],
         given["evaluations"],
         weights=weights(),
+        kept=kept_facts(),
         pictures=["pictures/curves.png"],
         lookup=lambda *_: CardLicense("apache-2.0"),
     )

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from kto_release.train.loss import balanced_weights, kto_losses, reference_point, rewards
+from kto_release.recipe import TrainSection
+from kto_release.train.loss import Loss, loss_for, reference_point
 
 DESIRABLE = torch.tensor([True, False])
 
@@ -14,9 +15,7 @@ def losses(
     reward: float, z: float = 0.0, beta: float = 1.0, desirable: float = 1.0, undesirable: float = 1.0
 ) -> list[float]:
     reward_B = torch.tensor([reward, reward], dtype=torch.float64)
-    return kto_losses(
-        reward_B, DESIRABLE, z, beta=beta, desirable_weight=desirable, undesirable_weight=undesirable
-    ).tolist()
+    return Loss(beta, desirable, undesirable).of(reward_B, DESIRABLE, z).tolist()
 
 
 def test_reward_of_ln_3():
@@ -44,7 +43,7 @@ def test_gradient_has_the_size_of_the_formula():
     4/3 * 2 * 3/4 * 1/4 = 1/2: down for the desirable one, up for the undesirable one.
     """
     reward_B = torch.full((2,), math.log(3) / 2, dtype=torch.float64, requires_grad=True)
-    kto_losses(reward_B, DESIRABLE, 0.0, beta=2.0, desirable_weight=4 / 3, undesirable_weight=4 / 3).sum().backward()
+    Loss(2.0, 4 / 3, 4 / 3).of(reward_B, DESIRABLE, 0.0).sum().backward()
     assert reward_B.grad.tolist() == pytest.approx([-0.5, 0.5], abs=1e-15)
 
 
@@ -53,26 +52,25 @@ def test_losses_keep_their_digits_where_sigma_is_close_to_one():
     assert losses(40.0)[0] == pytest.approx(math.exp(-40), rel=1e-12)
 
 
-def test_reference_point_is_a_mean_that_is_not_negative():
-    """z = max(0, mean): 6 over 4 is 1.5, and -6 over 4 is 0."""
-    assert reference_point(6.0, 4) == 1.5
-    assert reference_point(-6.0, 4) == 0.0
-
-
-def test_rewards_are_differences_of_log_probabilities():
-    """r = log pi - log pi_ref."""
-    assert rewards(torch.tensor([-3.0]), torch.tensor([-5.0])).tolist() == [2.0]
+def test_reference_point_is_not_negative():
+    """z = max(0, mean)."""
+    assert (reference_point(1.5), reference_point(-1.5)) == (1.5, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("liked", "disliked", "expected"),
-    [(100, 100, (1.0, 1.0)), (10, 40, (4.0, 1.0)), (40, 10, (0.25, 1.0)), (7, 0, (1.0, 1.0)), (0, 7, (1.0, 1.0))],
+    ("desirable", "undesirable", "expected"),
+    [(100, 100, 1.0), (10, 40, 4.0), (40, 10, 0.25), (7, 0, 1.0), (0, 7, 1.0)],
 )
-def test_balanced_weights(liked, disliked, expected):
+def test_balanced_weights(desirable, undesirable, expected):
     """Eq. 8 at its lower end: lambda_D n_D = lambda_U n_U. With one kind only there is nothing to balance."""
-    assert balanced_weights(liked, disliked, 1.0) == expected
+    assert loss_for(TrainSection(beta=0.2), desirable, undesirable) == (0.2, expected, 1.0)
 
 
 def test_balanced_weights_follow_the_undesirable_weight():
     """n_D = 10, n_U = 40, lambda_U = 0.5: lambda_D = 0.5 * 40 / 10 = 2."""
-    assert balanced_weights(10, 40, 0.5) == (2.0, 0.5)
+    assert loss_for(TrainSection(undesirable_weight=0.5), 10, 40) == (0.1, 2.0, 0.5)
+
+
+def test_a_stated_weight_is_taken_as_it_is():
+    """Whatever the feedback: 3, and not what Eq. 8 would say."""
+    assert loss_for(TrainSection(desirable_weight=3.0, undesirable_weight=0.5), 10, 40) == (0.1, 3.0, 0.5)

@@ -14,7 +14,7 @@ from kto_release.files import read_jsonl
 from kto_release.recipe_file import load_recipe
 from kto_release.run import Run
 from kto_release.train import train
-from kto_release.train.plan import work_of
+from kto_release.train.batches import all_batches
 from kto_release.train.tokens import Tokens
 
 
@@ -63,7 +63,7 @@ def test_weights_are_those_of_the_step_written_out(finished, tiny_model):
     """
     train_section = finished.recipe.train
     tokens = Tokens(finished.iteration(1) / "tokens")
-    batches = work_of(tokens, train_section, 1).batches
+    batches = all_batches(tokens, train_section, 1)
     policy = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     reference = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3, weight_decay=0.0)
@@ -115,7 +115,7 @@ def test_recorded_log_probabilities_are_those_of_the_saved_model(finished):
     held = Tokens(finished.path / "held-out" / "tokens")
     for record in finished.iteration_records():
         model = AutoModelForCausalLM.from_pretrained(finished.path / record.model.path, dtype=torch.float32)
-        assert len(record.logprobs) == 4
+        assert len(record.logprobs) == 8
         for row in range(4):
             with torch.no_grad():
                 expected = float(logps(model, held.prompt(held.prompt_F[row]), held.completion(row)))
@@ -125,7 +125,7 @@ def test_recorded_log_probabilities_are_those_of_the_saved_model(finished):
 def test_iterations_hand_over(finished):
     """Each iteration starts from the model before it, which is its reference; the first from the base."""
     first, second = finished.iteration_records()
-    assert first.parent.name == first.reference.name == "tiny"
+    assert first.parent.name == first.reference.name == "initial"
     assert second.parent == second.reference == first.model
     assert second.model.sha256 != first.model.sha256 != first.parent.sha256
 
@@ -178,7 +178,7 @@ def test_bf16_weights_would_lose_what_ours_keep(tiny_model, tmp_path):
     assert lost / kept > 0.95
 
 
-@pytest.mark.parametrize("label", [True, False], ids=["all liked", "all disliked"])
+@pytest.mark.parametrize("label", [True, False], ids=["all desirable", "all undesirable"])
 def test_feedback_of_one_label_only_trains(tiny_model, tmp_path, label, capsys):
     """Labelled rows without any of the other kind: every loss starts at one half, and the run warns."""
     rows = [{"prompt": f"Question {n}?", "completion": f"Answer {n} is it.", "label": label} for n in range(9)]
@@ -191,7 +191,7 @@ def test_feedback_of_one_label_only_trains(tiny_model, tmp_path, label, capsys):
     assert first["loss"] == pytest.approx(0.5, abs=1e-6)
     assert last["loss"] != pytest.approx(0.5, abs=1e-6)
     assert ("logps/chosen" in first, "logps/rejected" in first) == (label, not label)
-    assert f"there is no {'disliked' if label else 'liked'} answer" in capsys.readouterr().err
+    assert f"there is no {'undesirable' if label else 'desirable'} answer" in capsys.readouterr().err
 
 
 def test_every_epoch_has_its_own_order_and_partners(tiny_model, tmp_path):
@@ -199,7 +199,7 @@ def test_every_epoch_has_its_own_order_and_partners(tiny_model, tmp_path):
     reference."""
     run = run_once(tmp_path, tiny_model, **{"train.epochs": 2, "data.partitions": ["one"]})
     tokens = Tokens(run.iteration(1) / "tokens")
-    batches = work_of(tokens, run.recipe.train, 1).batches
+    batches = all_batches(tokens, run.recipe.train, 1)
     epochs = batches[: len(batches) // 2], batches[len(batches) // 2 :]
     order, partner = ([np.concatenate([b[i] for b in epoch]).tolist() for epoch in epochs] for i in (0, 1))
     assert sorted(order[0]) == sorted(order[1]) == list(range(16))

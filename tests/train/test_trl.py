@@ -11,9 +11,9 @@ from trl import KTOConfig, KTOTrainer
 from kto_release.recipe_file import load_recipe
 from kto_release.run import Run
 from kto_release.train import train
+from kto_release.train.batches import all_batches
 from kto_release.train.logprobs import branch_logprobs, teach_trees
-from kto_release.train.loss import kto_losses, reference_point
-from kto_release.train.plan import work_of
+from kto_release.train.loss import Loss, reference_point
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import Branch, Tree, lay
 
@@ -79,14 +79,8 @@ def test_with_trls_batch_and_partners_our_loss_is_trls(theirs, tiny_model, label
     reference = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     ratios, kl = (logps(policy, sides) - logps(reference, sides) for sides in (own, partners))
     assert ratios.abs().max() > 1
-    losses = kto_losses(
-        ratios,
-        torch.as_tensor(batch["label"], dtype=torch.bool),
-        reference_point(float(kl.sum()), size),
-        beta=BETA,
-        desirable_weight=DESIRABLE,
-        undesirable_weight=UNDESIRABLE,
-    )
+    desirable = torch.as_tensor(batch["label"], dtype=torch.bool)
+    losses = Loss(BETA, DESIRABLE, UNDESIRABLE).of(ratios, desirable, reference_point(float(kl.mean())))
     assert float(losses.mean()) == pytest.approx(expected, abs=1e-6)
 
 
@@ -96,7 +90,7 @@ def test_trl_would_train_pairs_in_blocks_of_one_label_and_we_do_not(theirs, tiny
     run = Run.open(load_recipe(write_recipe(tmp_path, tiny_model, **{"data.partitions": ["one"]})), tmp_path / "runs")
     train(run)
     tokens = Tokens(run.iteration(1) / "tokens")
-    batches = work_of(tokens, run.recipe.train, 1).batches
+    batches = all_batches(tokens, run.recipe.train, 1)
     assert [sorted(tokens.desirable_F[batch.feedback_B].tolist()) for batch in batches] == [
         [False] * (len(batch.feedback_B) // 2) + [True] * (len(batch.feedback_B) // 2) for batch in batches
     ]

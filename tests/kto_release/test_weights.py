@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from kto_release.digests import weights_digest
 from kto_release.errors import ReleaseError
 from kto_release.records import WeightFacts
-from kto_release.release.weights import prepare_weights, problems
+from kto_release.weights import Rounding, prepare_weights, problems
 
 BASE = {
     "a.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.bfloat16),
@@ -25,10 +25,10 @@ def write(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
 
 
 def prepared(
-    tmp_path: Path, trained: dict[str, torch.Tensor], dtype: str = "base", *, tied: bool = False
+    tmp_path: Path, trained: dict[str, torch.Tensor], dtype: str = "base", rounding: Rounding = "nearest"
 ) -> WeightFacts:
     base, source = write(tmp_path / "base", BASE), write(tmp_path / "trained", trained)
-    return prepare_weights(source, base, tmp_path / "out", dtype, tied=False)
+    return prepare_weights(source, base, tmp_path / "out", dtype, tied=False, rounding=rounding)
 
 
 def moved(step: float) -> dict[str, torch.Tensor]:
@@ -44,26 +44,41 @@ def test_weights_are_rounded_to_the_base_dtype(tmp_path: Path) -> None:
     assert (facts.dtype, facts.requested, facts.tensors, facts.parameters) == ("bfloat16", "base", 2, 7)
 
 
-def test_rounding_loss_is_the_share_of_the_update_that_is_gone(tmp_path: Path) -> None:
-    """Derivation, for an update of d = 2^-9 everywhere, with s the step of bfloat16 at the value.
-
-    At 1 (s = 2^-7), 2 and 3 (2^-6) and 4 (2^-5), d is at most s/4: rounded back, |trained - published| = d for each.
-    -1 + d: below 1 the step is 2^-8, so d = s/2 exactly; ties go to the even neighbour, -1: lost, d.
-    0.5 + d: s = 2^-8, d = s/2: a tie again, to the even 0.5: lost, d. And b[0] = 1: lost. All is lost: 7d / 7d.
-    """
-    facts = prepared(tmp_path, moved(2.0**-9))
-    assert facts.rounding_lost == 1.0
-    assert facts.trained_share == 1.0
-    assert facts.changed_share == 0.0
-
-
-def test_rounding_loss_of_a_partial_loss(tmp_path: Path) -> None:
-    """An update of d = 2^-8. At 0.5 and -1 the step below 1 is 2^-8: exact, nothing lost. The other five are rounded
-    back (1 + 2^-8 is a tie, to even): lost 5d of 7d.
-    """
+def test_what_is_changed_is_counted_as_published(tmp_path: Path) -> None:
+    """An update of 2^-8, to the nearest: at 0.5 and -1 the step below 1 is 2^-8, so exact; the other five go back."""
     facts = prepared(tmp_path, moved(2.0**-8))
-    assert facts.rounding_lost == 5 / 7
-    assert facts.changed_share == 2 / 7
+    assert (facts.trained_share, facts.changed_share, facts.rounding) == (1.0, 2 / 7, "nearest")
+
+
+def test_stochastic_rounding_is_seeded_by_the_weights(tmp_path: Path) -> None:
+    """The same trained weights give the same bytes; an update of a quarter of a step moves about a quarter of them."""
+    base = {"a.weight": torch.ones(100_000, dtype=torch.bfloat16)}
+    trained = {"a.weight": torch.full((100_000,), 1 + 2.0**-9)}
+    first = write(tmp_path / "base", base), write(tmp_path / "trained", trained)
+    made = [prepare_weights(first[1], first[0], tmp_path / name, "base", tied=False) for name in ("one", "two")]
+    assert made[0] == made[1]
+    assert made[0].rounding == "stochastic"
+    assert made[0].changed_share == pytest.approx(0.25, abs=5 * math.sqrt(0.25 * 0.75 / 100_000))
+    values = load_file(tmp_path / "one" / "model.safetensors")["a.weight"].float()
+    assert set(values.tolist()) == {1.0, 1 + 2.0**-7}
+    other = write(tmp_path / "other", {"a.weight": torch.full((100_000,), 1 + 2.0**-9), "b": torch.ones(1)})
+    changed = load_file(_prepared(other, first[0], tmp_path / "three") / "model.safetensors")["a.weight"].float()
+    assert not torch.equal(changed, values)
+
+
+def _prepared(source: Path, base: Path, folder: Path) -> Path:
+    prepare_weights(source, base, folder, "base", tied=False)
+    return folder
+
+
+def test_another_rounding_is_made_anew(tmp_path: Path) -> None:
+    """What was rounded otherwise than the recipe says now is not used again."""
+    base, source = write(tmp_path / "base", BASE), write(tmp_path / "trained", moved(2.0**-9))
+    roundings = [
+        prepare_weights(source, base, tmp_path / "out", "base", tied=False, rounding=how).rounding
+        for how in ("nearest", "stochastic", "nearest")
+    ]
+    assert roundings == ["nearest", "stochastic", "nearest"]
 
 
 def test_float32_loses_nothing(tmp_path: Path) -> None:
@@ -72,23 +87,14 @@ def test_float32_loses_nothing(tmp_path: Path) -> None:
     facts = prepared(tmp_path, trained, "float32")
     published = load_file(tmp_path / "out" / "model.safetensors")
     assert all(torch.equal(published[name], trained[name]) for name in trained)
-    assert (facts.rounding_lost, facts.changed_share) == (0.0, 1.0)
+    assert (facts.rounding, facts.changed_share) == ("none", 1.0)
 
 
 def test_untrained_weights_are_nothing_to_release(tmp_path: Path) -> None:
     """Weights equal to the initial model's, and weights whose whole training was rounded away, are a problem."""
-    facts = prepared(tmp_path, moved(0.0))
-    assert facts.rounding_lost is None
-    assert problems(facts, 0.5) == {
-        "changed": "the published weights are the initial model's: there is nothing to release"
-    }
-
-
-def test_a_loss_above_the_limit_is_a_problem(tmp_path: Path) -> None:
-    """The recipe's max_rounding_loss is the limit; at it is fine, above it is not."""
-    facts = prepared(tmp_path, moved(2.0**-8))
-    assert problems(facts, 5 / 7) == {}
-    assert problems(facts, 0.5) == {"rounding": "rounding to bfloat16 loses 71% of the training (limit 50%)"}
+    said = {"changed": "the published weights are the initial model's: there is nothing to release"}
+    assert problems(prepared(tmp_path / "still", moved(0.0))) == said
+    assert problems(prepared(tmp_path / "lost", moved(2.0**-9))) == said
 
 
 @pytest.mark.parametrize(
@@ -107,7 +113,7 @@ def test_damage_is_found(tmp_path: Path, change: object, check: str, text: str) 
     """A tensor that is missing, extra, of another shape, not finite or empty is named."""
     trained = moved(0.25)
     change(trained)  # type: ignore[operator]
-    assert problems(prepared(tmp_path, trained), 1.0)[check] == text
+    assert problems(prepared(tmp_path, trained))[check] == text
 
 
 def test_overflow_of_float16_is_found(tmp_path: Path) -> None:
@@ -134,7 +140,9 @@ def test_shards_load_as_one_model(tmp_path: Path, tiny_model: Path) -> None:
             parameter.add_(0.25)
     model.save_pretrained(tmp_path / "trained")
     out = tmp_path / "out"
-    facts = prepare_weights(tmp_path / "trained", tiny_model, out, "base", tied=False, max_shard_bytes=60_000)
+    facts = prepare_weights(
+        tmp_path / "trained", tiny_model, out, "base", tied=False, rounding="nearest", max_shard_bytes=60_000
+    )
     shards = sorted(out.glob("*.safetensors"))
     assert [path.name for path in shards] == [f"model-0000{n}-of-00004.safetensors" for n in range(1, 5)]
     assert all(path.stat().st_size <= 60_000 + 2_000 for path in shards)  # a header comes on top
@@ -148,7 +156,7 @@ def test_shards_load_as_one_model(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_a_finished_conversion_is_reused(tmp_path: Path) -> None:
     """The same wish again writes nothing; another dtype, or a byte that changed on disk, makes it anew."""
-    facts = prepared(tmp_path, moved(0.25))
+    facts = prepared(tmp_path, moved(2.0**-9), rounding="stochastic")
     path = tmp_path / "out" / "model.safetensors"
     source, base = tmp_path / "trained", tmp_path / "base"
     before = path.stat().st_mtime_ns

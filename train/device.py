@@ -1,17 +1,14 @@
-"""Where and in what precision a model computes: device, autocast, loading in fp32."""
+"""Where and in what precision a model computes: processes, device, autocast, memory."""
 
 import contextlib
 import ctypes
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from kto_release.errors import ModelError
-from kto_release.recipe import ModelSection, TrainSection
-from kto_release.train.logprobs import teach_trees
+from kto_release.recipe import TrainSection
 
 
 def resolve_precision(train: TrainSection) -> str:
@@ -36,11 +33,6 @@ def process_state() -> Any:
     return PartialState(cpu=not torch.cuda.is_available())
 
 
-def sharded() -> bool:
-    """Whether the launch splits the weights over devices."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
-
-
 def hardware() -> str:
     """The devices of this process's machine, for records."""
     if torch.cuda.is_available():
@@ -63,41 +55,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
+def recomputes_activations(train: TrainSection) -> bool:
+    """Whether activations are computed again in the backward pass: as the recipe says, else on a GPU only."""
+    return torch.cuda.is_available() if train.gradient_checkpointing is None else train.gradient_checkpointing
+
+
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """bf16 arithmetic on fp32 weights, or none."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def load_model(path: Path, model: ModelSection, *, quantize: str | None = None) -> Any:
-    """A causal language model with fp32 weights that can compute prompt trees; `quantize`: "4bit" for a frozen base.
-
-    Raises `ModelError` where the folder holds none.
-    """
-    from transformers import AutoModelForCausalLM
-
-    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": model.trust_remote_code}
-    if quantize is not None:
-        options["quantization_config"] = _four_bits()
-    try:
-        loaded = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{path.name!r} can't be loaded as a causal language model: {str(error).splitlines()[0]}",
-            expected="a transformers model with safetensors",
-        ) from None
-    loaded.config.use_cache = False
-    teach_trees(loaded)
-    return loaded
-
-
-def _four_bits() -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if not torch.cuda.is_available():
-        raise ModelError("train.lora.quantize: 4bit needs a GPU", todo="set train.lora.quantize to null")
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )

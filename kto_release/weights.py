@@ -1,8 +1,8 @@
 """The published weights: rounded to the published dtype, sharded to at most 5 GB, compared with what they must be.
 
-Training keeps fp32; only what is published is rounded. At KTO's learning rates an update is often smaller than half a
-step of bfloat16, so rounding can take the training back: how much of it is measured here, tensor by tensor, with never
-more than one shard in memory.
+Training keeps fp32; only what is published is rounded, stochastically where the recipe does not say otherwise
+(`rounding`): at KTO's learning rates an update is often smaller than half a step of bfloat16, and rounding to the
+nearest would take the training back. Tensor by tensor, with never more than one shard in memory.
 """
 
 import json
@@ -10,17 +10,19 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from kto_release.digests import file_sha256, sha256_of, weights_digest
 from kto_release.errors import ReleaseError
 from kto_release.files import read_record, write_atomically, write_record
 from kto_release.records import WeightFacts
+from kto_release.rounding import stochastic
 
 MAX_SHARD_BYTES = 5_000_000_000
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 """Names of PyTorch, and those of the safetensors format."""
 SIZES = {"BF16": 2, "F16": 2, "F32": 4}
+Rounding = Literal["stochastic", "nearest"]
 
 
 class Tensors:
@@ -67,18 +69,30 @@ class Plan(NamedTuple):
 
 
 def prepare_weights(
-    source: Path, base: Path, folder: Path, dtype: str, *, tied: bool, max_shard_bytes: int = MAX_SHARD_BYTES
+    source: Path,
+    base: Path,
+    folder: Path,
+    dtype: str,
+    *,
+    tied: bool,
+    rounding: Rounding = "stochastic",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> WeightFacts:
     """Write the published form of `source` to `folder` and return what was found; a finished one is reused.
 
     `source` holds the trained weights in fp32, `base` the initial model. `dtype` is bfloat16, float16, float32, or
-    "base" for each tensor's dtype in the base. `tied`: the configuration ties the output layer to the embeddings.
+    "base" for each tensor's dtype in the base. `tied`: the configuration ties the output layer to the embeddings. The
+    seed of stochastic rounding is the digest of `source`: the same weights give the same bytes.
     Raises `ReleaseError` where a file can't be read or written.
     """
     record = folder / "record.json"
     old = read_record(record, WeightFacts) if record.exists() else None
     digests = weights_digest(source), weights_digest(base)
-    if old is not None and (old.source_sha256, old.base_sha256) == digests and _is_as_recorded(folder, old, dtype):
+    if (
+        old is not None
+        and (old.source_sha256, old.base_sha256) == digests
+        and _is_as_recorded(folder, old, dtype, rounding)
+    ):
         return old
     record.unlink(missing_ok=True)
     for path in folder.glob("*.safetensors*"):
@@ -87,15 +101,17 @@ def prepare_weights(
     with ExitStack() as stack:
         trained, initial = Tensors(source, stack), Tensors(base, stack)
         plan = _plan(trained, initial, dtype, max_shard_bytes)
-        tally = _write_shards(trained, initial, plan, folder)
+        tally = _write_shards(trained, initial, plan, folder, rounding, seed=digests[0])
         facts = _facts(trained, initial, plan, tally, folder, digests, dtype, tied=tied)
+        is_rounded = any(plan.dtypes[name] != trained.dtype(name) for name in trained.where)
+        facts = facts.model_copy(update={"rounding": rounding if is_rounded else "none"})
     write_record(record, facts)
     return facts
 
 
-def _is_as_recorded(folder: Path, facts: WeightFacts, dtype: str) -> bool:
+def _is_as_recorded(folder: Path, facts: WeightFacts, dtype: str, rounding: Rounding) -> bool:
     """Whether a finished conversion can be reused: of the wished dtype, and every byte in place."""
-    if dtype != facts.requested:
+    if dtype != facts.requested or facts.rounding not in ("none", rounding):
         return False
     paths = {folder / name: digest for name, digest in facts.files.items()}
     return all(path.is_file() and file_sha256(path) == digest for path, digest in paths.items())
@@ -124,7 +140,6 @@ class Tally:
 
     def __init__(self) -> None:
         self.values = self.trained = self.changed = 0
-        self.update = self.lost = 0.0
         self.not_finite: list[str] = []
         self.empty: list[str] = []
 
@@ -143,11 +158,11 @@ class Tally:
         trained, rounded, initial = trained.float(), published.float(), initial.float()
         self.trained += int((trained != initial).sum())
         self.changed += int((rounded != initial).sum())
-        self.update += float((trained - initial).abs().sum(dtype=torch.float64))
-        self.lost += float((trained - rounded).abs().sum(dtype=torch.float64))
 
 
-def _write_shards(trained: Tensors, initial: Tensors, plan: Plan, folder: Path) -> Tally:
+def _write_shards(
+    trained: Tensors, initial: Tensors, plan: Plan, folder: Path, rounding: Rounding, *, seed: str
+) -> Tally:
     import torch
     from safetensors.torch import save_file
 
@@ -157,7 +172,11 @@ def _write_shards(trained: Tensors, initial: Tensors, plan: Plan, folder: Path) 
         shard = {}
         for name in tensors:
             before = trained.get(name)
-            after = before.to(names[plan.dtypes[name]]) if plan.dtypes[name] in names else before
+            to = names.get(plan.dtypes[name], before.dtype)
+            if rounding == "stochastic" and before.dtype == torch.float32 and to != torch.float32:
+                after = stochastic(before, to, f"{seed} {name}")
+            else:
+                after = before.to(to)
             same = name in initial.where and initial.shape(name) == list(before.shape)
             tally.add(name, before, after, initial.get(name) if same else None)
             shard[name] = after.contiguous()
@@ -207,7 +226,6 @@ def _facts(
         empty=tally.empty,
         trained_share=tally.trained / max(tally.values, 1),
         changed_share=tally.changed / max(tally.values, 1),
-        rounding_lost=tally.lost / tally.update if tally.update else None,
     )
 
 
@@ -226,7 +244,7 @@ def _wrong_shapes(trained: Tensors, initial: Tensors) -> Iterator[str]:
             yield f"{name}: {trained.shape(name)}, not {initial.shape(name)}"
 
 
-def problems(facts: WeightFacts, max_rounding_loss: float) -> Mapping[str, str]:
+def problems(facts: WeightFacts) -> Mapping[str, str]:
     """What is wrong with the weights, by check; empty where nothing is."""
     found = {
         "missing": facts.missing,
@@ -238,10 +256,6 @@ def problems(facts: WeightFacts, max_rounding_loss: float) -> Mapping[str, str]:
     shown = {check: _some(names) for check, names in found.items() if names}
     if facts.changed_share == 0:
         shown["changed"] = "the published weights are the initial model's: there is nothing to release"
-    if facts.rounding_lost is not None and facts.rounding_lost > max_rounding_loss:
-        shown["rounding"] = (
-            f"rounding to {facts.dtype} loses {facts.rounding_lost:.0%} of the training (limit {max_rounding_loss:.0%})"
-        )
     return shown
 
 

@@ -1,0 +1,73 @@
+"""Models that training loads: the policy in fp32 or with adapters, and what makes one whole model of it again."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kto_release.errors import ModelError
+from kto_release.recipe import LoraSection, ModelSection
+from kto_release.train.logprobs import teach_trees
+
+
+def load_model(path: Path, model: ModelSection, *, quantize: str | None = None) -> Any:
+    """A causal language model with fp32 weights that can compute prompt trees; `quantize`: "4bit" for a frozen base.
+
+    Raises `ModelError` where the folder holds none.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": model.trust_remote_code}
+    if quantize is not None:
+        options["quantization_config"] = _four_bits()
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{path.name!r} can't be loaded as a causal language model: {str(error).splitlines()[0]}",
+            expected="a transformers model with safetensors",
+        ) from None
+    loaded.config.use_cache = False
+    teach_trees(loaded)
+    return loaded
+
+
+def _four_bits() -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if not torch.cuda.is_available():
+        raise ModelError("train.lora.quantize: 4bit needs a GPU", todo="set train.lora.quantize to null")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def with_adapters(model: Any, lora: LoraSection) -> Any:
+    """The frozen model with new adapters, which change nothing until they are trained."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if lora.quantize:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type="CAUSAL_LM",
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.target_modules,
+        ),
+    )
+
+
+def merge(part: Path, adapter: Path, base: Path, section: ModelSection) -> None:
+    """Turn a folder with adapters into one with whole fp32 weights of `base`; the adapters go to `adapter`."""
+    from peft import PeftModel
+
+    shutil.rmtree(adapter, ignore_errors=True)
+    part.replace(adapter)
+    PeftModel.from_pretrained(load_model(base, section), adapter).merge_and_unload().save_pretrained(part)
