@@ -8,6 +8,7 @@ import torch
 
 from kto_release import console
 from kto_release.errors import RecipeError, RunError
+from kto_release.train.launch import refuse_deepspeed
 
 PRECISION = "ACCELERATE_MIXED_PRECISION"
 SPLIT_FILES = "pytorch_model_fsdp*"
@@ -47,15 +48,6 @@ def heed_launch(precision: str, *, quantized: bool = False) -> None:
     if said not in (wanted, "no"):
         console.warn(f"the launch's mixed_precision: {said} is not used: the recipe's precision is {precision}")
     os.environ[PRECISION] = wanted
-
-
-def refuse_deepspeed() -> None:
-    """Raises `RecipeError`."""
-    raise RecipeError(
-        "DeepSpeed is not supported",
-        expected="FSDP2, which splits weights, gradients and optimizer state in the same way",
-        todo="use recipes/accelerate/fsdp2-8gpu.yaml",
-    )
 
 
 def one_device(args: Any) -> None:
