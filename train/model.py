@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from kto_release.errors import ModelError
+from kto_release.loading import load_whole
 from kto_release.recipe import LoraSection, ModelSection
+from kto_release.train.fits import check_unquantized
 from kto_release.train.logprobs import teach_trees
 
 
@@ -16,19 +18,17 @@ def load_model(path: Path, model: ModelSection, *, quantize: str | None = None) 
 
     Raises `ModelError` where the folder holds none.
     """
-    from transformers import AutoModelForCausalLM
-
+    check_unquantized(path)
     options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": model.trust_remote_code}
     if quantize is not None:
         options["quantization_config"] = _four_bits()
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **options)
-    except (OSError, ValueError, KeyError) as error:
+        loaded = load_whole(path, use_safetensors=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(
             f"{path.name!r} can't be loaded as a causal language model: {str(error).splitlines()[0]}",
             expected="a transformers model with safetensors",
         ) from None
-    loaded.config.use_cache = False
     teach_trees(loaded)
     return loaded
 

@@ -21,6 +21,7 @@ def holding(model: nn.Module, load: Callable[[], nn.Module], device: torch.devic
         device: of this rank.
         main: whether this rank is the first.
     """
+    _reshard(model)
     kept = {name: _local(value).to("cpu", copy=True) for name, value in _base(model)}
     other = dict(load().named_parameters()) if main else {}
     adapted = next((m for m in model.modules() if hasattr(m, "disable_adapter")), None)
@@ -33,8 +34,16 @@ def holding(model: nn.Module, load: Callable[[], nn.Module], device: torch.devic
             with adapted.disable_adapter():  # type: ignore[operator]
                 yield
     finally:
+        _reshard(model)
         for name, value in _base(model):
             _local(value).copy_(kept[name])
+
+
+def _reshard(model: nn.Module) -> None:
+    """FSDP2 leaves what it gathered last as it is until the next pass: into its shards again."""
+    for module in model.modules():
+        if hasattr(module, "reshard"):
+            module.reshard()
 
 
 def _base(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
