@@ -53,8 +53,8 @@ def one(tmp_path_factory, tiny_model):
     return folder
 
 
-def check_equal(mine, theirs):
-    """Losses and gradient norms of all steps agree to 1e-5, and the weights of both iterations to 2e-5.
+def check_equal(mine, theirs, weight=2e-5):
+    """Losses and gradient norms of all steps agree to 1e-5, and the weights of both iterations to `weight`.
 
     A step moves a weight by up to 1e-3; AdamW magnifies the rounding of gradients that are almost 0.
     """
@@ -65,7 +65,7 @@ def check_equal(mine, theirs):
             assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-5, abs=1e-5)
             assert a["kl/raw"] == pytest.approx(b["kl/raw"], abs=1e-4)
     for left, right in zip(weights(mine), weights(theirs), strict=True):
-        assert_close(left, right, rtol=0, atol=2e-5)
+        assert_close(left, right, rtol=0, atol=weight)
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_fsdp2_as_accelerate_configures_it(tmp_path, tiny_model, lora, main_only
         FSDP_STATE_DICT_TYPE="SHARDED_STATE_DICT",
         FSDP_CPU_RAM_EFFICIENT_LOADING=main_only,
     )
-    check_equal(tmp_path / "one", tmp_path / "two")
+    check_equal(tmp_path / "one", tmp_path / "two", weight=1e-4)
     tokens = [[row["tokens"] for row in read_jsonl(path)] for path in sorted(tmp_path.glob("*/runs/*/*/metrics.jsonl"))]
     assert len(tokens) == 4
 
