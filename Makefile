@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help install demo test check bench-train bench-eval docs help-snapshot clean
+.PHONY: help install demo test quick check bench-train bench-eval docs help-snapshot clean
 
 help:
 	@echo "make demo         install, and run the quickstart through train, eval and publish"
 	@echo "make test         install, and run all tests"
+	@echo "make quick        the tests that are quick: while you work"
 	@echo "make check        lint, format, types, and the tests of the built wheel"
 	@echo "make bench-train  training against TRL's KTOTrainer, into benchmarks/README.md (half an hour on two cores)"
 	@echo "make bench-eval   how often intervals hold, and generation beside vLLM's own (half an hour on two cores)"
@@ -24,9 +25,14 @@ install: .venv/.installed
 demo: install
 	$(BIN)/kto-release demo
 
+# Files of tests go to one process each, so that what a file's tests share is made once.
 test: install
 	$(BIN)/kto-release demo --prepare
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadscope
+
+# Without the small model, vLLM, a browser, and whatever takes seconds.
+quick: install
+	$(BIN)/pytest -n 2 --dist loadscope -m "not slow and not vllm and not browser" -q
 
 check: install
 	$(BIN)/ruff check .

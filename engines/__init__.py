@@ -104,9 +104,11 @@ def open_engine(model: Model, section: EngineSection, *, longest: int, log: Path
     limit = context_length(model.folder)
     longest = section.max_model_len or (min(longest, limit) if limit else longest)
     if choose(section) == "vllm":
+        # Either engine is imported where it is chosen: torch or vLLM take seconds, and may not be there.
         from kto_release.engines.vllm import VllmEngine
 
         return VllmEngine(model, section, longest=longest, log=log)
+    # See above.
     from kto_release.engines.transformers import TransformersEngine
 
     return TransformersEngine(model, longest=longest)

@@ -22,9 +22,10 @@ FACTS = re.compile(
     r"(.*_)?(u?u?ids?|idx|index|at|dates?|time|timestamp|created|updated|scores?|ratings?|ranks?|rankings?|rewards?"
     r"|margins?|models?|policy|sources?|hash|md5|sha256|urls?|langs?|languages?|count|lengths?|tokens|category|categories|types?"
     r"|annotators?|users?|license|domain|topics?|tags|subset|split|dataset|version|probability|logps?|status)"
-    r"|(score|rating|rank|is|has|in|num|n)_.+"
+    r"|(score|rating|rank|is|has|in|num|n)_.+|unnamed_\d+"
 )
-"""Names of ids, dates, scores, origins. A long text under such a name (an article under "source") is no metadata."""
+"""Names of ids, dates, scores, origins, and of pandas' index ("", "Unnamed: 0"). A long text under such a name (an
+article under "source") is no metadata."""
 BESIDE = re.compile(
     r"(.*_)?(metadata|meta|comments?|reason|rationales?|critiques?)"
     r"|all_generated_responses|generations|original_(chosen|rejected|response)|raw_.*responses?|extra_info"
@@ -139,6 +140,8 @@ class Cells:
         """
         left = self.left()
         if left:
+            if self.typeless:
+                left = {name: _number_of(value) for name, value in left.items()}
             self.unused += check_names(left, "column", known)
 
     def left(self) -> dict[str, Any]:
@@ -183,6 +186,11 @@ def check_names(left: Mapping[str, Any], what: str, known: frozenset[str] = froz
     return unused
 
 
+def _number_of(text: Any) -> Any:
+    """A number that a file without types holds as text."""
+    return float(text) if isinstance(text, str) and re.fullmatch(r"\s*[-+]?\d+(\.\d*)?\s*", text) else text
+
+
 def _is_metadata(plain: str, value: Any) -> bool:
     if isinstance(value, int | float | dt.date | dt.time | dt.timedelta) or BESIDE.fullmatch(plain):
         return True
@@ -192,7 +200,9 @@ def _is_metadata(plain: str, value: Any) -> bool:
 @lru_cache(maxsize=4096)
 def _plain_name(name: str) -> str:
     """A name in lower case with underscores: "chosen-rating", "createdAt" and "meta.model" end in words of FACTS."""
-    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
+    if not name.strip():
+        return "unnamed_0"
+    return re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
 
 
 def _at(row: Mapping[str, Any], path: str) -> tuple[str, Any]:

@@ -8,10 +8,11 @@ CSV readers turn a bad line into an error of the whole file without its number, 
 import csv
 import gzip
 import io
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 from kto_release.errors import DataError
 
@@ -21,6 +22,7 @@ SUFFIXES = (*(kind + packing for packing in PACKINGS for kind in TEXT_KINDS), ".
 EXPECTED_FILES = ".jsonl, .ndjson, .json, .csv or .tsv (also .gz, .zst), or .parquet"
 BLOCK = 1 << 20
 ROWS_AT_ONCE = 1000
+Readable = BinaryIO | gzip.GzipFile | io.BufferedReader
 Numbered = Iterator[tuple[int, Mapping[str, Any]]]
 
 
@@ -68,7 +70,7 @@ def rows_of(path: Path) -> Numbered:
         raise DataError(f"{path.name!r} can't be read: {error.strerror or error}") from None
 
 
-def _opened(path: Path, suffix: str) -> IO[bytes]:
+def _opened(path: Path, suffix: str) -> Readable:
     if suffix.endswith(".gz"):
         return gzip.open(path, "rb")
     if suffix.endswith(".zst"):
@@ -83,7 +85,8 @@ class _Zstandard(io.RawIOBase):
         import zstandard
 
         self._file = path.open("rb")
-        self._new = lambda: zstandard.ZstdDecompressor().decompressobj()
+        unpacker: Any = zstandard.ZstdDecompressor()
+        self._new: Callable[[], Any] = unpacker.decompressobj
         self._frame = self._new()
         self._fresh, self._plain = True, b""
 
@@ -129,7 +132,7 @@ def _text(line: bytes, path: Path, number: int, of: str = "line") -> str:
         ) from None
 
 
-def _lines(path: Path, file: IO[bytes], place: list[int]) -> Numbered:
+def _lines(path: Path, file: Readable, place: list[int]) -> Numbered:
     for number, line in enumerate(file, 1):
         place[0] = number
         if not line.strip():
@@ -149,7 +152,7 @@ def _lines(path: Path, file: IO[bytes], place: list[int]) -> Numbered:
         yield number, row
 
 
-def _json(path: Path, file: IO[bytes], place: list[int]) -> Numbered:
+def _json(path: Path, file: Readable, place: list[int]) -> Numbered:
     """A JSON list of objects; or one under "data"; or, as many tools write it, JSON lines."""
     whole = file.read()
     try:
@@ -157,7 +160,7 @@ def _json(path: Path, file: IO[bytes], place: list[int]) -> Numbered:
     except (ValueError, RecursionError) as error:
         lines = [line for line in whole.splitlines() if line.strip()]
         if len(lines) > 1 and lines[0].strip().endswith(b"}"):
-            yield from _lines(path, io.BytesIO(whole), place)
+            yield from _lines(path, io.BufferedReader(io.BytesIO(whole)), place)
             return
         raise DataError(f"{path.name!r} is not valid JSON: {error}", expected="a JSON list of rows") from None
     if isinstance(found, dict):
@@ -173,14 +176,21 @@ def _json(path: Path, file: IO[bytes], place: list[int]) -> Numbered:
         yield number, row
 
 
-def _delimited(path: Path, file: IO[bytes], delimiter: str, place: list[int]) -> Numbered:
+def _delimited(path: Path, file: Readable, delimiter: str, place: list[int]) -> Numbered:
     csv.field_size_limit(1 << 30)
-    reader = csv.reader((_text(line, path, n) for n, line in enumerate(file, 1)), delimiter=delimiter, strict=True)
+    lines = (_text(line, path, n) for n, line in enumerate(file, 1))
+    first = next(lines, "")
+    if "," not in first and ";" in first and delimiter == ",":
+        delimiter = ";"  # as Excel writes it where a comma is the decimal point
+    reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     try:
         for cells in reader:
             if header is None:
                 header = [name.strip() for name in cells]
+                twice = sorted({name for name in header if header.count(name) > 1})
+                if twice:
+                    raise DataError(f"{path.name!r} has two columns {twice[0]!r}", todo="give each a name of its own")
                 continue
             if not cells:
                 continue
@@ -210,6 +220,8 @@ def _table_rows(path: Path, suffix: str) -> Numbered:
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
+    except PermissionError as error:
+        raise DataError(f"{path.name!r} can't be read: {error.strerror}") from None
     except (pa.ArrowException, OSError) as error:
         kind = "Arrow" if suffix == ".arrow" else "Parquet"
         raise DataError(f"{path.name!r} is no {kind} file: {str(error).splitlines()[0]}") from None

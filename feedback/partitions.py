@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from kto_release.errors import DataError
+from kto_release.feedback.columns import Rules
 from kto_release.feedback.hub_data import Split, hub_facts
-from kto_release.feedback.layouts import Rules, parse
+from kto_release.feedback.layouts import parse
 from kto_release.feedback.left_out import LeftOut
 from kto_release.feedback.rows import Feedback, RowProblem
 from kto_release.feedback.sources import Source, files_of, is_local, named

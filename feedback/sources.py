@@ -14,6 +14,8 @@ from kto_release.recipe import DataSection
 
 DESCRIPTIONS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 """What tools put beside the data: never rows."""
+COUNTS = ".import.json"
+"""End of what `kto-release import` writes beside its rows."""
 SHARD = re.compile(r"[-_]\d{5}-of-\d{5}$")
 PATTERN = re.compile(r"[*?\[]")
 
@@ -72,7 +74,9 @@ def _saved_rows(folder: Path) -> Numbered:
 def is_local(source: str) -> bool:
     """Whether a source is a file, folder or pattern of them; else it is a data set of the Hub."""
     path = Path(source).expanduser()
-    return path.is_absolute() or path.exists() or is_data(source) or PATTERN.search(source) is not None
+    if path.is_absolute() or path.exists() or is_data(source) or PATTERN.search(source):
+        return True
+    return source.startswith(("./", "../")) or source.endswith("/") or source.count("/") > 1
 
 
 def files_of(data: DataSection) -> list[Source]:
@@ -115,7 +119,7 @@ def _of_folder(folder: Path) -> Iterator[tuple[Path, str | None]]:
         yield folder, folder.name
         return
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name in DESCRIPTIONS:
+        if path.name.startswith(".") or path.name in DESCRIPTIONS or path.name.endswith(COUNTS):
             continue
         if path.is_dir():
             yield from _of_folder(path)

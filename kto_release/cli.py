@@ -309,6 +309,23 @@ def import_(
 
 
 @app.command()
+def feedback(
+    words: Annotated[
+        list[Path],
+        typer.Argument(help="A recipe, or files of feedback.", metavar="RECIPE|FILES...", show_default=False),
+    ],
+    *,
+    overrides: Overrides = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page.", metavar="FILE")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of --html.")] = False,
+) -> None:
+    """Show what is in feedback before training: counts, what predicts the label, repeats, private texts, overlaps."""
+    from kto_release.feedback.report import report
+
+    report(words, overrides or [], html, force=force)
+
+
+@app.command()
 def demo(
     runs: Runs = Path("runs"),
     prepare: Annotated[bool, typer.Option("--prepare", help="Only fetch the small model that the demo uses.")] = False,

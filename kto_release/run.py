@@ -36,7 +36,9 @@ class Run:
         if run.path.exists() and not run.path.is_dir():
             raise RunError(f"{str(run.path)!r} is a file", expected="a run directory, or nothing", todo="move it away")
         if run.saved_recipe.exists():
-            run._check_identity()
+            # Until a first iteration is planned, a command that failed must not hold its mended recipe off.
+            if any(run.path.glob("iteration-*/plan.json")):
+                run._check_identity()
         elif run.path.is_dir() and any(p.name != ".lock" for p in run.path.iterdir()):
             raise RunError(
                 f"{str(run.path)!r} holds files, and no recipe.yaml: it is no run directory",

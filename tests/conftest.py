@@ -8,8 +8,10 @@ from pathlib import Path
 
 # Before anything imports a library that reads these at import.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: more threads only wait for each other
-REAL_CACHE = os.environ.get("KTO_RELEASE_CACHE") or str(
-    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kto-release"
+REAL_CACHE = (
+    os.environ.get("REAL_CACHE")  # of the process that started this one: its home is temporary already
+    or os.environ.get("KTO_RELEASE_CACHE")
+    or str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kto-release")
 )
 _HOME = tempfile.TemporaryDirectory(prefix="kto-release-tests-")
 CANARY = "hf_canaryTokenThatMustAppearNowhere0000"
@@ -18,6 +20,7 @@ for name in [
 ]:
     del os.environ[name]
 os.environ.update(
+    REAL_CACHE=REAL_CACHE,
     HOME=_HOME.name,
     XDG_CACHE_HOME=f"{_HOME.name}/.cache",
     HF_HOME=f"{_HOME.name}/hf",

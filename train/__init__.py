@@ -13,7 +13,7 @@ def train(run: Run) -> list[IterationRecord]:
 
     Whatever interrupts it, the same call goes on from where it was. Raises `KtoReleaseError` subclasses.
     """
-
+    # In here, so that reading records and plans, as the release does, needs no torch.
     from kto_release.published import published, show_kept
     from kto_release.train import curves
     from kto_release.train.chain import run_iteration, stopped_by
@@ -50,6 +50,7 @@ def preview(run: Run, launch: Path | None = None) -> None:
         run: the run.
         launch: an accelerate configuration, for the memory estimate.
     """
+    # In here for the same reason.
     from kto_release.train.dry_run import show_plan
 
     console.quiet_libraries()

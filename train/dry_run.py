@@ -22,7 +22,8 @@ from kto_release.train.fits import check_rows_fit, check_unquantized
 from kto_release.train.inputs import open_tokenizer, show_feedback
 from kto_release.train.loss import loss_for
 from kto_release.train.memory import GIB, estimate, read_devices
-from kto_release.train.tokens import Tokens, tokenize, tokenize_each, with_overlaps
+from kto_release.train.tokenizing import tokenize, tokenize_each
+from kto_release.train.tokens import Tokens, with_overlaps
 
 SAMPLES = 2
 SHOWN_IDS = 12

@@ -20,7 +20,8 @@ from kto_release.templates.contract import check_contract
 from kto_release.train.batches import check_prompts
 from kto_release.train.fits import check_rows_fit, check_unquantized
 from kto_release.train.plan import PLAN, Plan
-from kto_release.train.tokens import ALPACA_EVAL, Tokens, tokenize, tokenize_each, with_overlaps
+from kto_release.train.tokenizing import tokenize, tokenize_each
+from kto_release.train.tokens import ALPACA_EVAL, Tokens, with_overlaps
 
 LABELS = ("desirable", "undesirable")
 

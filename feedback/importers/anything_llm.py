@@ -44,4 +44,4 @@ def _read(record: Record, _tables: Tables, _options: Options) -> Iterator[Rating
     )  # fmt: skip
 
 
-ANYTHING_LLM = Source("anythingllm", "AnythingLLM", _is_rated, _read, refusal=_refusal)
+ANYTHING_LLM = Source("anythingllm", "AnythingLLM", _is_rated, _read, refusal=_refusal, has_history=False)

@@ -30,7 +30,9 @@ SPOKEN = {"user_message": "user", "assistant_message": "assistant", "system_mess
 
 
 def _libre_table(record: Record, _options: Options) -> tuple[str, object] | None:
-    return ("message", record["messageId"]) if "messageId" in record and "conversationId" in record else None
+    if not {"messageId", "conversationId"} <= record.keys():
+        return None
+    return f"message {record['conversationId']}", record["messageId"]
 
 
 def _libre_text(record: Record) -> str:
@@ -61,8 +63,7 @@ def _libre(record: Record, tables: Tables, _options: Options) -> Iterator[Rating
         raise LeftOut(UNFINISHED)
     nodes = {
         name: {**node, "parentMessageId": None} if node.get("parentMessageId") == ROOT else node
-        for name, node in tables.all("message").items()
-        if node["conversationId"] == record["conversationId"]
+        for name, node in tables.all(f"message {record['conversationId']}").items()
     }
     path = path_to(nodes, record["messageId"], "parentMessageId")
     if any(node.get("files") or node.get("attachments") for node in path):
@@ -143,7 +144,7 @@ def _chainlit(record: Record, tables: Tables, _options: Options) -> Iterator[Rat
         raise LeftOut(f"rating of a step of type {rated.get('type')!r}, not of an answer")
     if rated.get("isError") in (True, "true", 1):
         raise LeftOut(FAILED)
-    steps = [s for s in tables.all("step").values() if s["threadId"] == rated["threadId"] and s["type"] in SPOKEN]
+    steps = [step for step in tables.group("step", "threadId", rated["threadId"]) if step["type"] in SPOKEN]
     steps.sort(key=lambda step: str(step["createdAt"]))
     before = steps[: next(i for i, step in enumerate(steps) if step["id"] == rated["id"])]
     talk = [{"role": SPOKEN[step["type"]], "content": step["output"] or step.get("input")} for step in before]

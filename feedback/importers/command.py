@@ -84,6 +84,10 @@ def _show(account: Account, out: Path) -> None:
         console.say(f"answers: {', '.join(shown[:5])}{more}")
     if account.by.get(UNKNOWN):
         console.warn(f"{account.by[UNKNOWN]} ratings do not say who gave them: judges' can't be told from people's")
+    if account.follow_ups is not None:
+        console.warn(
+            f"this export holds no earlier turns: {account.follow_ups} of {account.rows} questions look like follow-ups"
+        )
     if not account.undesirable or not account.desirable:
         kind = "desirable" if account.desirable else "undesirable"
         console.warn(f"all rows are {kind}: KTO learns most from both kinds")

@@ -8,10 +8,10 @@ from kto_release.errors import DataError, RecipeError
 from kto_release.feedback.importers.rating import BY_JUDGE, NEUTRAL, UNKNOWN, UNRATED, LeftOut, Options, Rating
 from kto_release.feedback.rows import RowProblem
 
-UP = {"up", "thumb up", "thumbs up", "thumbsup", "👍", "like", "liked", "good", "positive", "true", "yes", "1", "+1"}
+UP = {"up", "thumb up", "thumbs up", "thumbsup", "👍", "like", "liked", "good", "positive", "true", "yes"}
 DOWN = {"down", "thumb down", "thumbs down", "thumbsdown", "👎", "dislike", "disliked", "bad", "negative", "false",
-        "no", "-1", "0"}  # fmt: skip
-NEITHER = {"neutral", "none", "--", "tie"}
+        "no"}  # fmt: skip
+NEITHER = {"neutral", "none", "tie"}
 COMPARE = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -20,6 +20,7 @@ COMPARE = {
     "=": operator.eq,
     "==": operator.eq,
 }
+NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 RULE = re.compile(r"\s*(>=|<=|==|=|>|<)\s*([-+]?\d+(?:\.\d+)?)\s*")
 
 
@@ -75,6 +76,8 @@ class Decider:
         return True if up else False if down else None
 
     def _by_words(self, rating: Rating, value: Any) -> bool | None:
+        if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+            value = float(value)  # a CSV's cells are text
         if isinstance(value, int | float) and not isinstance(value, bool):
             if rating.is_scale or value not in (0, 1, -1):
                 raise RowProblem(
@@ -89,7 +92,7 @@ class Decider:
                     "both 0 and -1 occur: is 0 neutral or bad?", todo="say it: --desirable '>=1' --undesirable '<=-1'"
                 )
             return bool(value == 1)
-        word = re.sub(r"[\s_-]+", " ", str(value).strip().lower()) if str(value).strip() not in ("-1", "--") else value
+        word = re.sub(r"[\s_-]+", " ", str(value).strip().lower()).strip() or str(value)
         if isinstance(value, str) and str(word) in UP | DOWN | NEITHER:
             return True if word in UP else False if word in DOWN else None
         raise RowProblem(

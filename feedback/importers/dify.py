@@ -38,5 +38,10 @@ def _read(record: Record, _tables: Tables, _options: Options) -> Iterator[Rating
 
 
 DIFY = Source(
-    "dify", "Dify", lambda r: {"feedback_rating_raw", "ai_response"} <= r.keys(), _read, wrapper="feedback_data"
+    "dify",
+    "Dify",
+    lambda r: {"feedback_rating_raw", "ai_response"} <= r.keys(),
+    _read,
+    has_history=False,
+    wrapper="feedback_data",
 )

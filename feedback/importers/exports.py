@@ -40,10 +40,13 @@ def _object(path: Path) -> dict[str, Any] | None:
 
 
 def unwrapped(record: Mapping[str, Any], key: str | None) -> list[dict[str, Any]]:
-    """The records that stand in a list under `key`; else the record alone."""
+    """The records that stand in a list under `key`, "data" or "rows"; else the record alone."""
     inside = record.get(key) if key is not None else None
     if not isinstance(inside, list):
-        return [dict(record)]
+        usual = [name for name in ("data", "rows") if isinstance(record.get(name), list)]
+        if len(usual) != 1:
+            return [dict(record)]
+        key, inside = usual[0], record[usual[0]]
     if not all(isinstance(row, Mapping) for row in inside):
         raise DataError(f"{key!r} holds something else than records")
     return inside

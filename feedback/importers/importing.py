@@ -22,6 +22,11 @@ from kto_release.feedback.rows import RowProblem
 from kto_release.files import full_disk_told
 
 SHOWN = 10
+FOLLOW_UP = re.compile(
+    r"\s*(and|but|so|ok|okay|no|yes|thanks|thank you|also|what about|how about|why not|again|continue|go on|then|that|"
+    r"it|this|these|those|shorter|longer|more|und|aber|danke|nochmal|et|mais|merci|y|pero|gracias)\b",
+    re.IGNORECASE,
+)
 BAD = "a record that can't be read"
 
 
@@ -41,6 +46,8 @@ class Account(BaseModel):
     """Rows by the model that gave the answer; "" where the export does not say."""
     by: dict[str, int]
     """Rows by who rated: human, judge, or unknown where the export has lost it."""
+    follow_ups: int | None
+    """Rows whose question refers to what was said before; null where the export holds that."""
     users: int
     salt_is_random: bool
     redacted: bool
@@ -179,12 +186,13 @@ class Import:
         models: Counter[str] = Counter()
         raters: Counter[str] = Counter()
         users: set[str] = set()
+        follow_ups = 0
         handle, part = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 for line in spool.rows(self._reasons):
                     file.write(line)
-                    _tally(line, labels, models, raters, users)
+                    follow_ups += _tally(line, labels, models, raters, users)
                 file.flush()
                 os.fsync(file.fileno())
             account = Account(
@@ -198,6 +206,7 @@ class Import:
                 left_out=dict(self._reasons.most_common()),
                 models=dict(models.most_common()),
                 by=dict(raters),
+                follow_ups=None if self._source.has_history else follow_ups,
                 users=len(users),
                 salt_is_random=self._users.is_random,
                 redacted=self._redact is not None,
@@ -231,16 +240,18 @@ def guess(sources: tuple[Source, ...], path: Path) -> list[str]:
             is_table = False
         if source.refusal(record) is not None or source.is_rated(record) or is_table:
             fitting.append(source.name)
-    return fitting
+    # The last source is the general one: whatever else fits knows more of the export.
+    return fitting[:-1] if len(fitting) > 1 and fitting[-1] == sources[-1].name else fitting
 
 
-def _tally(line: str, labels: Counter[bool], models: Counter[str], raters: Counter[str], users: set[str]) -> None:
+def _tally(line: str, labels: Counter[bool], models: Counter[str], raters: Counter[str], users: set[str]) -> bool:
     row = json.loads(line)
     labels[row["label"]] += 1
     models[row["origin"]["model"] or ""] += 1
     raters[row["origin"]["by"]] += 1
     if row["origin"]["user"]:
         users.add(row["origin"]["user"])
+    return len(row["prompt"]) == 1 and FOLLOW_UP.match(row["prompt"][0]["content"]) is not None
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:

@@ -1,8 +1,9 @@
 """Langfuse: the export of the traces' table, the download of one trace, or the blob-storage export's tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
+from kto_release.feedback.importers.logged import logged
 from kto_release.feedback.importers.rating import (
     LOST,
     UNKNOWN,
@@ -12,15 +13,14 @@ from kto_release.feedback.importers.rating import (
     Record,
     Source,
     Tables,
-    choice,
     corrected,
-    messages,
     text_of,
-    user,
 )
-from kto_release.feedback.rows import Message, RowProblem
+from kto_release.feedback.rows import RowProblem
 
 SCORE_KEYS = {"name", "value", "source", "data_type"}
+FOREIGN = {"function_name", "run_type", "span_id", "threadId"}
+"""What records of other trace stores have beside input and output."""
 TRACE_COLUMNS = {
     "id", "timestamp", "name", "userId", "sessionId", "release", "version", "environment", "tags", "bookmarked",
     "public", "input", "output", "metadata", "comments", "observations", "scores", "projectId", "createdAt",
@@ -42,7 +42,12 @@ def _is_rated(record: Record) -> bool:
 
 
 def _table(record: Record, _options: Options) -> tuple[str, object] | None:
-    if _is_score(record) or _is_rated(record) or not {"id", "input", "output"} <= record.keys():
+    if (
+        _is_score(record)
+        or _is_rated(record)
+        or not {"id", "input", "output"} <= record.keys()
+        or FOREIGN & record.keys()
+    ):
         return None
     if "trace_id" in record:
         return "observation", record["id"]
@@ -82,7 +87,7 @@ def _scored(score: Record, owner: Record, tables: Tables) -> Iterator[Rating | L
     rated = tables.get("observation", at) if at is not None else trace
     if rated is None:
         raise LeftOut(LOST)
-    prompt, answer = conversation(rated)
+    talk = logged(rated.get("input"), rated.get("output"))
     source = score.get("source")
     if source not in ("API", "EVAL", "ANNOTATION"):
         raise RowProblem(f"the score's source is {source!r}, not API, EVAL or ANNOTATION")
@@ -93,12 +98,12 @@ def _scored(score: Record, owner: Record, tables: Tables) -> Iterator[Rating | L
         value = bool(value)
     trace = trace or {}
     who = text_of(trace.get("user_id") or trace.get("userId") or owner.get("user_id"))
-    rating = Rating(
-        prompt, answer, value,
+    rating = talk._replace(
+        value=value,
         id=str(score.get("id", owner.get("id"))),
         conversation=text_of(trace.get("session_id") or trace.get("sessionId") or trace.get("id")),
         user=who,
-        model=rated.get("model") or rated.get("provided_model_name"),
+        model=rated.get("model") or rated.get("provided_model_name") or talk.model,
         time=get("updated_at", "updatedAt") or score.get("timestamp"),
         kind="score",
         by="judge" if source == "EVAL" else "human",
@@ -125,18 +130,18 @@ def _columns(record: Record, options: Options) -> Iterator[Rating | LeftOut]:
     }
     if not columns:
         raise LeftOut("no rating")
-    prompt, answer = conversation(record)
+    talk = logged(record["input"], record["output"])
     for name, values in columns.items():
         listed = values if isinstance(values, list) else [values]
         if len(set(map(str, listed))) > 1:
             yield LeftOut("several scores that contradict each other or come from several people")
             continue
-        yield Rating(
-            prompt, answer, listed[0],
+        yield talk._replace(
+            value=listed[0],
             id=str(record["id"]),
             conversation=text_of(record.get("sessionId") or record["id"]),
             user=text_of(record.get("userId")),
-            model=record.get("model"),
+            model=record.get("model") or talk.model,
             time=record.get("timestamp"),
             kind="score",
             by=UNKNOWN,
@@ -144,38 +149,6 @@ def _columns(record: Record, options: Options) -> Iterator[Rating | LeftOut]:
             subject=f"{record['id']} {name}",
             is_scale=True,
         )  # fmt: skip
-
-
-def conversation(rated: Record) -> tuple[list[Message], Message]:
-    """Prompt and answer of a trace or observation. Raises `RowProblem` where the app logged another shape."""
-    given, answer = rated.get("input"), rated.get("output")
-    if given in (None, "") or answer in (None, ""):
-        raise LeftOut(LOST)
-    tools = given.get("tools") if isinstance(given, Mapping) else None
-    if isinstance(given, Mapping) and set(given) <= {"messages", "tools"} and not tools:
-        given = given["messages"]
-    if isinstance(given, str):
-        prompt = user(given)
-    elif isinstance(given, list):
-        prompt = messages(given, "input")
-    else:
-        raise RowProblem(
-            f"'input' is {_kind(given)}, not text or messages",
-            "'input' is not text or messages",
-            todo="export the generations (observations): their input is what the model saw",
-        )
-    if isinstance(answer, str):
-        return prompt, {"role": "assistant", "content": answer}
-    if isinstance(answer, Mapping) and "choices" in answer:
-        return prompt, choice(answer)[0]
-    found = messages(answer, "output") if isinstance(answer, Mapping | list) else []
-    if len(found) != 1:
-        raise RowProblem(f"'output' is {_kind(answer)}, not text or one message", "'output' is not text or one message")
-    return prompt, found[0]
-
-
-def _kind(value: Any) -> str:
-    return f"an object of {', '.join(map(repr, sorted(value)))}" if isinstance(value, Mapping) else type(value).__name__
 
 
 LANGFUSE = Source("langfuse", "Langfuse", _is_rated, _read, table=_table)

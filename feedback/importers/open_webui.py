@@ -56,12 +56,13 @@ def _read(record: Record, _tables: Tables, _options: Options) -> Iterator[Rating
     if not chat or at is None:
         raise LeftOut(LOST)
     is_arena = bool(meta.get("arena"))
-    if str(value) == "0":
+    value = {"1.0": "1", "-1.0": "-1", "0.0": "0"}.get(str(value), str(value))
+    if value == "0":
         raise LeftOut("draw" if is_arena else "neutral rating", subject=subject, time=time)
     if str(value) not in ("1", "-1"):
         raise RowProblem(f"rating is {value!r}, not 1, -1 or 0", "a rating that is not 1, -1 or 0")
     rated = _rating(chat, at)._replace(
-        value=str(value) == "1",
+        value=value == "1",
         id=str(record["id"]),
         conversation=text_of(meta.get("chat_id")),
         user=text_of(record.get("user_id")),

@@ -36,19 +36,29 @@ def _value(record: Record, options: Options) -> tuple[str, Any] | None:
     return (names[0], record[names[0]]) if names else None
 
 
+def _key(record: Record, options: Options) -> Any:
+    """What --join names: a key, or a dotted path; the id of the response where the log has none of its own."""
+    found: Any = record
+    for part in options.join.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    if found is None and options.join == "id" and _is_log(record):
+        return record["response"].get("id")
+    return found
+
+
 def _table(record: Record, options: Options) -> tuple[str, object] | None:
     if not _is_log(record) or _value(record, options) is not None:
         return None
-    if record.get(options.join) is None:
+    if _key(record, options) is None:
         raise RowProblem(f"a record of the log has no {options.join!r} to join it by", todo="name the id: --join KEY")
-    return "log", record[options.join]
+    return "log", _key(record, options)
 
 
 def _read(record: Record, tables: Tables, options: Options) -> Iterator[Rating | LeftOut]:
     found = _value(record, options)
     if found is None:
         raise LeftOut(CONTEXT if _is_log(record) else UNRATED)
-    key = record.get(options.join)
+    key = _key(record, options)
     if key is None:
         raise RowProblem(f"a rating has no {options.join!r} to join it by", todo="name the id: --join KEY")
     log = record if _is_log(record) else tables.get("log", key)

@@ -18,6 +18,7 @@ UNFINISHED = "unfinished answer"
 FAILED = "failed answer"
 HIDDEN = "image, file or retrieved text that the export does not hold as text"
 BRANCHES = "regenerated answers whose branches the export has lost"
+TOOL_PART = "tool call or result among the parts of a message"
 UNKNOWN = "unknown"
 """Who rated, where the export has lost it: taken for people, and warned of."""
 BY_JUDGE = "rated by a model or a program"
@@ -76,18 +77,33 @@ class Tables:
 
     def __init__(self) -> None:
         self._kinds: dict[str, dict[str, Record]] = {}
+        self._doubled: set[tuple[str, str]] = set()
+        self._groups: dict[tuple[str, str], dict[str, list[Record]]] = {}
 
     def put(self, kind: str, key: object, record: Record) -> None:
         """Keep a record under its id."""
-        self._kinds.setdefault(kind, {})[str(key)] = record
+        known = self._kinds.setdefault(kind, {})
+        if known.setdefault(str(key), record) != record:
+            self._doubled.add((kind, str(key)))
 
     def get(self, kind: str, key: object) -> Record | None:
-        """The record with this id, if the export has it."""
+        """The record with this id, if the export has it. Raises `RowProblem` where it has two that differ."""
+        if (kind, str(key)) in self._doubled:
+            raise RowProblem(f"two different records have the id {str(key)!r}", "two different records have one id")
         return self._kinds.get(kind, {}).get(str(key))
 
     def all(self, kind: str) -> Mapping[str, Record]:
         """The records of a kind, by id, in the order of the export."""
         return self._kinds.get(kind, {})
+
+    def group(self, kind: str, column: str, value: object) -> list[Record]:
+        """The records of a kind that have this value, in the order of the export."""
+        if (kind, column) not in self._groups:
+            groups: dict[str, list[Record]] = {}
+            for record in self.all(kind).values():
+                groups.setdefault(str(record.get(column)), []).append(record)
+            self._groups[kind, column] = groups
+        return self._groups[kind, column].get(str(value), [])
 
 
 Read = Callable[[Record, Tables, Options], Iterable[Rating | LeftOut]]
@@ -105,6 +121,8 @@ class Source(NamedTuple):
     """(kind, id) of a record that ratings point at."""
     refusal: Callable[[Record], str | None] = lambda _record: None
     """Why this export can't be used at all, and how to get one that can."""
+    has_history: bool = True
+    """False where the export holds single questions, whatever was said before them."""
     wrapper: str | None = None
     """The key of the list, where the records stand in one object."""
 
@@ -115,17 +133,19 @@ def messages(value: Any, name: str = "messages") -> list[Message]:
         content = turn.get("content") if isinstance(turn, Mapping) else None
         for part in content if isinstance(content, list) else []:
             if isinstance(part, Mapping) and part.get("type", "text") not in TEXT_PARTS:
-                raise LeftOut(HIDDEN)
+                raise LeftOut(TOOL_PART if "tool" in str(part["type"]) else HIDDEN)
     return turns(Cells({}, Rules()), value, name)
 
 
 def user(text: Any) -> list[Message]:
     """The conversation that is one question."""
-    return [{"role": "user", "content": text}]
+    return [{"role": "user", "content": "" if text is None else text}]
 
 
 def assistant(text: Any) -> Message:
     """An answer that is text."""
+    if text is None:
+        raise LeftOut(NO_TEXT)
     if not isinstance(text, str):
         raise RowProblem(f"the answer is {type(text).__name__}, not text")
     return {"role": "assistant", "content": text}

@@ -1,9 +1,11 @@
 """Trace stores that rate by name: LangSmith, Phoenix, TensorZero, MLflow."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kto_release.feedback.importers.langfuse import conversation
+from kto_release.feedback.importers.deciding import RULE
+from kto_release.feedback.importers.logged import logged
 from kto_release.feedback.importers.rating import (
     FAILED,
     LOST,
@@ -22,6 +24,7 @@ from kto_release.feedback.importers.rating import (
 )
 from kto_release.feedback.rows import Message, RowProblem
 
+SHORT = {"human": "user", "ai": "assistant", "system": "system"}
 LANGCHAIN = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
 
 
@@ -83,6 +86,10 @@ def _smith_prompt(inputs: Record) -> list[Message]:
 
 def _langchain(message: Any) -> Any:
     """A message of LangChain's serialised form as role and content; any other as it is."""
+    if isinstance(message, Mapping) and message.get("type") in SHORT and "role" not in message:
+        return {"role": SHORT[message["type"]], "content": message.get("content", "")} | (
+            {"tool_calls": message["tool_calls"]} if message.get("tool_calls") else {}
+        )
     if not isinstance(message, Mapping) or "kwargs" not in message:
         return message
     name = message["id"][-1].removesuffix("Chunk")
@@ -102,9 +109,13 @@ def _langchain(message: Any) -> Any:
 def _smith_answer(outputs: Record) -> tuple[Message, str | None]:
     if "choices" in outputs:
         return choice(outputs)
+    if outputs.get("role") == "assistant":
+        return messages([outputs])[0], None
     listed = outputs.get("generations")
-    if not listed:
+    if not outputs or outputs == {"generations": []}:
         raise LeftOut(LOST)
+    if not isinstance(listed, list) or not listed:
+        raise RowProblem(f"the run's outputs are {', '.join(map(repr, sorted(outputs)))}: no answer of a model's call")
     found = listed[0] if isinstance(listed[0], list) else listed
     if len(found) != 1 or (isinstance(listed[0], list) and len(listed) != 1):
         raise RowProblem("the run's outputs hold several answers, and the rating does not say which one it is of")
@@ -144,7 +155,7 @@ def _phoenix_refusal(record: Record) -> str | None:
     return None
 
 
-def _phoenix(record: Record, tables: Tables, _options: Options) -> Iterator[Rating | LeftOut]:
+def _phoenix(record: Record, tables: Tables, options: Options) -> Iterator[Rating | LeftOut]:
     if _phoenix_row(record):
         noted = [
             {**note, "name": name} for name, notes in record["metadata"]["annotations"].items() for note in notes or []
@@ -156,25 +167,20 @@ def _phoenix(record: Record, tables: Tables, _options: Options) -> Iterator[Rati
         if found is None:
             raise LeftOut("rating of a whole trace, not of an answer" if not record.get("span_id") else LOST)
         talk = found
-    prompt, answer = conversation({**talk, "output": _one(talk["output"])})
+    base = logged(talk["input"], talk["output"])
+    wants_number = options.desirable is not None and RULE.fullmatch(options.desirable) is not None
     for note in noted:
         kind = note["annotator_kind"]
         if kind not in ("HUMAN", "LLM", "CODE"):
             raise RowProblem(f"annotator_kind is {kind!r}, not HUMAN, LLM or CODE")
         label, score = note.get("label"), note.get("score")
         who = text_of(note.get("user_id"))
-        yield Rating(
-            prompt, answer, label if label not in (None, "") else score,
+        yield base._replace(
+            value=score if wants_number or label in (None, "") else label,
             id=str(note.get("id") or record["id"]), user=who, time=note.get("updated_at") or note.get("created_at"),
             kind="score", by="human" if kind == "HUMAN" else "judge", name=str(note["name"]),
             subject=f"{note.get('span_id') or record['id']} {note['name']} {kind} {who}", is_scale=True,
         )  # fmt: skip
-
-
-def _one(output: Any) -> Any:
-    if isinstance(output, Mapping) and set(output) == {"messages"}:
-        return output["messages"]
-    return output
 
 
 PHOENIX = Source(
@@ -205,8 +211,8 @@ def _zero(record: Record, tables: Tables, _options: Options) -> Iterator[Rating 
     target = record["inference_id"] if is_better else record["target_id"]
     found = tables.get("inference", target)
     if found is None:
-        episodes = {str(row.get("episode_id")) for row in tables.all("inference").values()}
-        raise LeftOut("rating of a whole episode, not of one answer" if str(target) in episodes else LOST)
+        is_episode = bool(tables.group("inference", "episode_id", target))
+        raise LeftOut("rating of a whole episode, not of one answer" if is_episode else LOST)
     given = _json(found["input"])
     prompt: list[Message] = [{"role": "system", "content": given["system"]}] if given.get("system") else []
     prompt += messages(given["messages"])
@@ -226,9 +232,12 @@ def _zero(record: Record, tables: Tables, _options: Options) -> Iterator[Rating 
 
 
 def _json(value: Any) -> Any:
-    import json
-
-    return json.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
+    if isinstance(value, str) and value[:1] in {"{", "["}:
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _blocks(value: Any) -> Message:
@@ -242,46 +251,68 @@ TENSORZERO = Source("tensorzero", "TensorZero", _is_zero, _zero, table=_zero_tab
 # MLflow: assessments, within their trace or joined with it by trace_id.
 
 
+def _flow_record(record: Record) -> Record:
+    """A trace as one level: its info, and the request and response of its data or of its root span."""
+    info, data = record.get("info"), record.get("data")
+    if not isinstance(info, Mapping) or not isinstance(data, Mapping):
+        return record
+    roots = [s for s in data.get("spans") or [] if not (s.get("parent_span_id") or s.get("parent_id"))]
+    seen = roots[0].get("attributes", {}) if roots else {}
+    sides = {
+        "request": data.get("request") or seen.get("mlflow.spanInputs"),
+        "response": data.get("response") or seen.get("mlflow.spanOutputs"),
+    }
+    return {**info, **sides}
+
+
 def _flow_table(record: Record, _options: Options) -> tuple[str, object] | None:
-    if "assessments" in record or not {"request", "response"} <= record.keys():
+    record = _flow_record(record)
+    if record.get("assessments") or not {"request", "response"} <= record.keys():
         return None
-    name = record.get("trace_id")
+    name = record.get("trace_id") or record.get("request_id")
     return ("trace", name) if name is not None else None
 
 
 def _is_flow(record: Record) -> bool:
     alone = {"trace_id", "name", "source"} <= record.keys() and isinstance(record["source"], Mapping)
-    return alone or isinstance(record.get("assessments"), list)
+    return alone or isinstance(_flow_record(record).get("assessments"), list)
 
 
 def _flow(record: Record, tables: Tables, _options: Options) -> Iterator[Rating | LeftOut]:
+    record = _flow_record(record)
     inside = record.get("assessments")
     trace = record if inside is not None else tables.get("trace", record["trace_id"])
+    if inside == []:
+        raise LeftOut(UNRATED)
     if trace is None:
         raise LeftOut(LOST)
-    given, answer = _json(trace.get("request")), _json(trace.get("response"))
-    keep = {"messages", "tools"}
-    if isinstance(given, Mapping) and "messages" in given:
-        given = {key: value for key, value in given.items() if key in keep}
-    prompt, answered = conversation({"input": given, "output": answer})
+    trace = _flow_record(trace)
+    base = logged(trace.get("request"), trace.get("response"))
     for said in inside if inside is not None else [record]:
         source = said["source"]
         kind = source.get("source_type")
-        if kind not in ("HUMAN", "LLM_JUDGE", "AI_JUDGE", "CODE"):
+        if kind not in {"HUMAN", "LLM_JUDGE", "AI_JUDGE", "CODE"}:
             raise RowProblem(f"source_type is {kind!r}, not HUMAN, LLM_JUDGE or CODE")
         value = said.get("value")
         if value is None and isinstance(said.get("feedback"), Mapping):
             value = said["feedback"].get("value")
-        who = text_of(source.get("source_id"))
-        yield Rating(
-            prompt, answered, value,
-            id=str(said.get("assessment_id") or record["trace_id"]), conversation=text_of(record.get("trace_id")),
-            user=who, time=said.get("last_update_time") or said.get("create_time"), kind="score",
-            by="human" if kind == "HUMAN" else "judge", name=str(said.get("name") or said.get("assessment_name")),
-            subject=f"{record.get('trace_id')} {said.get('name')} {kind} {who}", is_scale=True,
-        )  # fmt: skip
-    if not (inside or inside is None):
-        raise LeftOut(UNRATED)
+        who, name = text_of(source.get("source_id")), str(said.get("name") or said.get("assessment_name"))
+        of = text_of(said.get("trace_id") or record.get("trace_id"))
+        if said.get("valid") is False:
+            yield LeftOut("superseded by a later rating of the same answer")
+            continue
+        yield base._replace(
+            value=value,
+            id=str(said.get("assessment_id") or of),
+            conversation=of,
+            user=who,
+            time=said.get("last_update_time") or said.get("create_time"),
+            kind="score",
+            by="human" if kind == "HUMAN" else "judge",
+            name=name,
+            subject=f"{of} {name} {kind} {who}",
+            is_scale=True,
+        )
 
 
 MLFLOW = Source("mlflow", "MLflow", _is_flow, _flow, table=_flow_table)

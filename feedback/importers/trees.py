@@ -12,7 +12,7 @@ def path_to(nodes: Mapping[str, Record], last: Any, parent: str) -> list[Record]
     path: list[Record] = []
     seen: set[Any] = set()
     at = last
-    while at is not None:
+    while at not in {None, ""}:
         if at in seen:
             raise RowProblem(f"message {at!r} is its own ancestor", "a message is its own ancestor")
         if at not in nodes:

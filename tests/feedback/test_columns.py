@@ -43,6 +43,7 @@ def test_metadata_of_known_sets_is_counted_and_needs_no_key(beside, unused):
     [
         ({"context": "x"}, "column 'context' is not used and may be part of the conversation"),
         ({"context": "x", "docs": ["y"]}, "columns 'context', 'docs' are not used and may be part of the conversation"),
+        ({"背景": "x"}, "column '背景' is not used and may be part of the conversation"),
         ({"source": "x" * 201}, "column 'source' is not used and may be part of the conversation"),
         ({"images": ["cat.png"]}, "column 'images' is not used; only text is trained on"),
         ({"weight": 0.5}, "weight is 0.5: weights of single rows are not used"),

@@ -57,12 +57,13 @@ def test_one_set_of_rows_in_many_files(tmp_path, name, content):
     assert prompts(tmp_path / name) == [[row["prompt"] for row in ROWS]]
 
 
-@pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.tsv", "\t")])
+@pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.csv", ";"), ("a.tsv", "\t")])
 def test_tables_of_text(tmp_path, name, delimiter):
-    """Cells with line ends and quotes are whole, an empty cell is null, and a label's text is one."""
+    """Cells with line ends and quotes are whole, an empty cell is null, a label's text is one, and so is a number's: pandas' index too."""
     rows = [{**ROWS[0], "completion": 'Two\nlines, "quoted"', "kto_tag": ""}, *ROWS[1:]]
+    rows = [{"": n, "latency": 0.5, **row} for n, row in enumerate(rows)]
     with (tmp_path / name).open("w", newline="", encoding="utf-8-sig") as file:
-        writer = csv.DictWriter(file, [*ROWS[0], "kto_tag"], delimiter=delimiter)
+        writer = csv.DictWriter(file, ["", "latency", *ROWS[0], "kto_tag"], delimiter=delimiter)
         writer.writeheader()
         writer.writerows(rows)
     data = DataSection(source=str(tmp_path / name), partitions=1)
@@ -95,6 +96,8 @@ def test_a_cut_zst_is_an_error_where_its_cut_meets_a_line_end(tmp_path):
         ("a.json", b'[{"prompt": 1', "'a.json' is not valid JSON: "),
         ("a.json", b'{"prompt": 1}', "'a.json' holds no list of rows"),
         ("a.csv", b"prompt,label\nx,1\ny,1,2\n", "a.csv, row 2 (line 3): 3 cells under 2 columns"),
+        ("a.csv", b"prompt,prompt\nx,1\n", "'a.csv' has two columns 'prompt'"),
+        ("a.csv", b'prompt,label\n"x,1\n', "a.csv, line 2: unexpected end of data"),
         ("a.parquet", b"PAR1", "'a.parquet' is no Parquet file: "),
     ],
 )
@@ -109,6 +112,7 @@ def test_folders_as_tools_leave_them(tmp_path):
     hub = tmp_path / "hub"
     (hub / "data").mkdir(parents=True)
     (hub / "dataset_info.json").write_text('{"features": {}}')
+    (hub / "feedback.jsonl.import.json").write_text("{}")
     for number in (0, 1):
         lines = LINES.splitlines(True)[3 * number : 3 * number + 3]
         (hub / "data" / f"train-0000{number}-of-00002.jsonl").write_bytes(b"".join(lines))
@@ -157,6 +161,12 @@ def test_names_with_dots_and_a_home_folder(tmp_path, monkeypatch):
     for month, row in (("05", 0), ("06", 1)):
         (tmp_path / f"feedback.2024.{month}.jsonl").write_bytes(LINES.splitlines(True)[row])
     assert prompts("~", partitions=["feedback.2024.06", "feedback.2024.05"]) == [["Why 1?"], ["Why 0?"]]
+
+
+@pytest.mark.parametrize("source", ["./exprt", "exprt/", "exports/2026/05"])
+def test_a_mistyped_folder_is_no_hub_data_set(source):
+    """What can only be a path is looked for here."""
+    assert told(lambda: prompts(source)) == f"no such feedback: '{source}'"
 
 
 def test_a_problem_is_one_of_its_kind():

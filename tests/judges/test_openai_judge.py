@@ -1,7 +1,7 @@
 """A judge behind an API: what it is asked, what its faults do to the user, to the disk and to the score."""
 
 import json
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from judge_server import Fault, JudgeServer, error, judge_server
 
 from kto_release.errors import JudgeError
 from kto_release.files import read_jsonl
-from kto_release.judges.asking import Journal, Judgements, Pair, judge_pairs, order_of, refuse_failures
+from kto_release.judges.asking import Journal, Judgements, Pair, judge_pairs, order_of, questions_of, refuse_failures
 from kto_release.judges.openai import OpenAIJudge
 from kto_release.judges.prompt import load_prompt
 from kto_release.recipe import OpenAIJudge as Section
@@ -397,14 +397,16 @@ def test_all_spellings_of_a_letter_count(tmp_path: Path) -> None:
 
 
 def test_questions_are_asked_side_by_side(tmp_path: Path) -> None:
-    """Twelve questions of 0.2 s take two rounds at six in flight, not twelve."""
-    with judge_server(delay=0.2) as server:
+    """Six in flight: a server that answers none before six have come answers all twelve."""
+    with judge_server() as server:
         judged = make(server, concurrency=6, swap=True)
         judged.prepare(1, 1)
-        start = time.monotonic()
-        judge_pairs(judged, PAIRS, Journal(tmp_path))
-        taken = time.monotonic() - start
-    assert 0.4 < taken - 0.2 < 1.2
+        server.together = threading.Barrier(6)
+        questions = [question for number, pair in enumerate(PAIRS) for question in questions_of(number, pair, judged)]
+        outcomes: dict[str, Any] = {}
+        judged.ask(questions, lambda question, outcome: outcomes.update({question.key: outcome}))
+    assert len(outcomes) == 12
+    assert {outcome.tries for outcome in outcomes.values()} == {1}
 
 
 def test_the_request_is_alpaca_evals(tmp_path: Path) -> None:

@@ -158,13 +158,17 @@ def test_a_hub_id_without_a_hub(call, tmp_path):
 
 
 def test_a_run_of_another_recipe(call, tmp_path, tiny_model):
-    """What differs is named with both values; settings that only change speed are not held against a recipe."""
+    """Once it has begun, what differs is named with both values; what only changes speed is not held against it."""
     recipe = write_recipe(tmp_path, tiny_model)
     saved = tmp_path / "runs" / "small" / "recipe.yaml"
     saved.parent.mkdir(parents=True)
     from kto_release.recipe_file import load_recipe
 
     saved.write_text(yaml.safe_dump(load_recipe(recipe).dump()))
+    mended = call(recipe, "--dry-run", "--set", "train.beta=0.5")
+    assert mended == (0, "")  # nothing was trained there yet
+    (saved.parent / "iteration-1").mkdir()
+    (saved.parent / "iteration-1" / "plan.json").write_text("{}")
     code, error = call(recipe, "--set", "train.beta=0.5", "--set", "train.tokens_per_pack=128")
     assert code == 1
     assert error == (

@@ -1,7 +1,6 @@
 """A run that is killed at any instant and started again gives the weights of a run that was never interrupted."""
 
 import os
-import random
 import signal
 import subprocess
 import time
@@ -12,8 +11,8 @@ from feedback_files import write_recipe
 from kto_release.digests import file_sha256
 from kto_release.files import read_jsonl
 
-POINTS = int(os.environ.get("KTO_RELEASE_KILL_POINTS", "2"))
-"""How many random instants; more with the environment variable."""
+STEPS_HIT = [(1, 3), (2, 2)]
+"""Iteration, and the optimizer step whose metrics are on disk when the process is killed."""
 
 PHASES = {
     "feedback is being tokenised": "iteration-2/tokens.part",
@@ -29,8 +28,8 @@ STEPS = {"train.epochs": 4, "train.checkpoint_every": 1, "train.probe_prompts": 
 
 def start(cli, folder):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    log = (folder / "log").open("a")
-    return subprocess.Popen([cli, "train", "recipe.yaml"], cwd=folder, env=environment, stdout=log, stderr=log)
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen([cli, "train", "recipe.yaml"], cwd=folder, env=environment, stdout=log, stderr=log)
 
 
 def weights(folder):
@@ -49,12 +48,11 @@ def losses(folder):
 
 @pytest.fixture(scope="module")
 def whole(cli, tmp_path_factory, tiny_model):
-    """A run that was never interrupted, and how long it took."""
+    """A run that was never interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     write_recipe(folder, tiny_model, **STEPS)
-    started = time.monotonic()
     assert start(cli, folder).wait(300) == 0, (folder / "log").read_text()
-    return folder, time.monotonic() - started
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +66,36 @@ def cli():
     return path
 
 
+def wait_for(process, condition):
+    """Look until `condition` holds, or the process has ended."""
+    deadline = time.monotonic() + 300
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.0005)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("point", range(POINTS))
-def test_killed_and_started_again(cli, whole, tmp_path, tiny_model, point):
-    """SIGKILL at a random instant between the first second and the end: bit for bit the same weights and metrics.
+@pytest.mark.parametrize(("iteration", "step"), STEPS_HIT)
+def test_killed_between_steps(cli, whole, tmp_path, tiny_model, iteration, step):
+    """SIGKILL after a step of either iteration: bit for bit the same weights and metrics after the next start.
 
     Fails if metrics of lost steps stay, if the order depends on more than seed and step, or if an unsealed checkpoint
     is used.
     """
-    reference, seconds = whole
     write_recipe(tmp_path, tiny_model, **STEPS)
     process = start(cli, tmp_path)
-    # Starting Python and its libraries takes most of the time; the second half is where things are written.
-    time.sleep(random.Random(point).uniform(0.4, 0.98) * seconds)
+    folder = tmp_path / "runs" / "small" / f"iteration-{iteration}"
+
+    def steps():
+        path = folder / "metrics.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    wait_for(process, lambda: steps() >= step)
     process.send_signal(signal.SIGKILL)
-    process.wait(60)
+    assert process.wait(60) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert step <= steps() < len(losses(whole)[iteration - 1])  # killed while it trained, not before or after
     assert start(cli, tmp_path).wait(300) == 0, (tmp_path / "log").read_text()
-    assert weights(tmp_path) == weights(reference)
-    assert losses(tmp_path) == losses(reference)
+    assert weights(tmp_path) == weights(whole)
+    assert losses(tmp_path) == losses(whole)
 
 
 @pytest.mark.slow
@@ -98,27 +108,22 @@ def test_killed_while_something_is_written(cli, whole, tmp_path, tiny_model, pha
     write_recipe(tmp_path, tiny_model, **STEPS)
     process = start(cli, tmp_path)
     sign = tmp_path / "runs" / "small" / PHASES[phase]
-    deadline = time.monotonic() + 300
-    while not sign.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.0005)
+    wait_for(process, sign.exists)
     process.send_signal(signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL, (tmp_path / "log").read_text()
     assert not (tmp_path / "runs" / "small" / "iteration-2" / "record.json").exists()
     assert start(cli, tmp_path).wait(300) == 0, (tmp_path / "log").read_text()
-    assert weights(tmp_path) == weights(whole[0])
-    assert losses(tmp_path) == losses(whole[0])
+    assert weights(tmp_path) == weights(whole)
+    assert losses(tmp_path) == losses(whole)
 
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(cli, whole, tmp_path, tiny_model):
     """A checkpoint whose bytes changed is passed over with a warning, and the weights come out the same."""
-    reference, _ = whole
     write_recipe(tmp_path, tiny_model, **STEPS)
     process = start(cli, tmp_path)
     checkpoints = tmp_path / "runs" / "small" / "iteration-1" / "checkpoints"
-    deadline = time.monotonic() + 120
-    while len(list(checkpoints.glob("checkpoint-*/complete.json"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_for(process, lambda: len(list(checkpoints.glob("checkpoint-*/complete.json"))) >= 2)
     process.send_signal(signal.SIGKILL)
     process.wait(60)
     sealed = sorted(
@@ -131,4 +136,4 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(cli, whole, tmp_p
         file.write(b"damaged")
     assert start(cli, tmp_path).wait(300) == 0, (tmp_path / "log").read_text()
     assert f"warning: {sealed[-1].name} is not used: optimizer.pt is damaged" in (tmp_path / "log").read_text()
-    assert weights(tmp_path) == weights(reference)
+    assert weights(tmp_path) == weights(whole)

@@ -3,6 +3,7 @@
 import pytest
 
 from kto_release.feedback.importers.redacting import replaced
+from kto_release.feedback.layouts import parse
 
 ASK = [{"role": "user", "content": "Is it ripe?"}]
 
@@ -83,6 +84,37 @@ def test_guess_names_the_source(importer):
     assert importer.run("--guess", path).out == "x.jsonl: ms-swift\n"
     result = importer.run("--guess", importer.file("y.jsonl", [{"a": 1}]))
     assert (result.code, "no known source" in result.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("tensorzero", {"id": "i", "function_name": "f", "input": {}, "output": [], "timestamp": "2026-10-01"}),
+        ("langsmith", {"id": "f", "run_id": "r", "key": "thumb", "score": 1}),
+        ("chainlit", {"id": "s", "threadId": "t", "type": "run", "input": "", "output": "", "createdAt": "2026-10-01"}),
+        ("langfuse", {"id": "t", "timestamp": "2026-10-01", "user_id": "u", "input": "a", "output": "b"}),
+        ("helicone", {"request_id": "q", "response_status": 200}),
+        ("openai-log", {"id": "a", "rating": "up"}),
+        ("open-webui", {"id": "f", "data": {}, "meta": {}, "snapshot": None}),
+        ("dify", {"feedback_id": "f", "ai_response": "a", "feedback_rating_raw": "like"}),
+    ],
+)
+def test_guess_tells_alike_exports_apart(importer, name, record):
+    """Tables without ratings and exports that can't be used have a name too."""
+    assert importer.run("--guess", importer.file("x.jsonl", [record])).out == f"x.jsonl: {name}\n"
+
+
+def test_calls_thoughts_and_tools_are_read_by_training(importer):
+    """The answer that holds more than text is written as a message, which training reads whole."""
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    tool = {"type": "function", "function": {"name": "look", "description": "", "parameters": {"type": "object"}}}
+    answer = {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "Hm."}
+    request = {"messages": ASK, "tools": [tool]}
+    log = {"id": "a", "request": request, "response": {"choices": [{"message": answer}]}, "rating": "up"}
+    (row,) = importer("openai-log", [log]).rows
+    (feedback,) = parse(row).feedback
+    assert (feedback.tools, feedback.answer["reasoning_content"]) == ([tool], "Hm.")
+    assert feedback.answer["tool_calls"][0]["function"] == {"name": "look", "arguments": {}}
 
 
 @pytest.mark.parametrize(

@@ -221,11 +221,11 @@ def test_dify(importer):
         "feedback_date": "2026-10-01 10:00:00",
     }  # fmt: skip
     rows = [
-        row, {**row, "feedback_id": "2", "message_id": "m2", "feedback_rating_raw": "dislike", "ai_response": "y" * 503},
+        row, {**row, "feedback_id": "2", "message_id": "m2", "feedback_rating_raw": "dislike", "ai_response": "y" * 507 + "..."},
         {**row, "feedback_id": "3", "message_id": "m3", "ai_response": "y" * 500 + "..."},
     ]  # fmt: skip
     made = importer("dify", {"dify.json": {"export_info": {"total_records": 3}, "feedback_data": rows}})
-    assert made.talks == [(ASKED, "Yes.", True), (ASKED, "y" * 503, False)]
+    assert made.talks == [(ASKED, "Yes.", True), (ASKED, "y" * 507 + "...", False)]
     (reason,) = made.left_out
     assert reason.startswith("cut by the exporter at 500 characters")
     assert made.account["records"] == 3
@@ -386,3 +386,63 @@ def test_ms_swift(importer):
     talk = [*ASK, {"role": "assistant", "content": "Yes."}]
     made = importer("ms-swift", [{"messages": talk, "label": False}, {"messages": talk, "rejected_response": "No."}])
     assert made.talks == [(ASKED, "Yes.", False), (ASKED, "Yes.", True), (ASKED, "No.", False)]
+
+
+def test_logged_text_that_is_json_is_read_as_the_conversation(importer):
+    """Exports hold inputs as JSON text: it is never taken for the question. An app's own shape is refused."""
+    row = {"id": "1", "timestamp": "2026-10-01", "userId": "u", "sessionId": "s", "thumb": [True], "metadata": {}}
+    row |= {"input": json.dumps({"model": "mini", "messages": ASK, "temperature": 0}), "output": json.dumps(response())}
+    assert importer("langfuse", [row]).talks == [(ASKED, "Yes.", True)]
+    path = importer.file("odd.jsonl", [{**row, "input": {"args": ["Is it ripe?"], "kwargs": {}}}])
+    result = importer.run("langfuse", path, "--out", importer.folder / "o.jsonl")
+    assert "odd.jsonl, record 1: the input is an object of 'args', 'kwargs', not text or messages" in result.err
+
+
+def test_mlflow_traces_as_they_are_downloaded(importer):
+    """The root span holds request and response, the info the assessments; an overridden one does not count."""
+    span = {"parent_span_id": None, "attributes": {
+        "mlflow.spanInputs": json.dumps({"messages": ASK}), "mlflow.spanOutputs": json.dumps(response())}}  # fmt: skip
+    said = {
+        "assessment_id": "1", "assessment_name": "thumb", "feedback": {"value": False}, "trace_id": "t",
+        "source": {"source_type": "HUMAN", "source_id": "ann"}, "create_time": "2026-10-01T10:00:00Z",
+    }  # fmt: skip
+    old = {**said, "assessment_id": "0", "feedback": {"value": True}, "valid": False}
+    traces = [{"info": {"trace_id": "t", "assessments": [old, said]}, "data": {"spans": [span]}}]
+    made = importer("mlflow", {"traces.json": traces})
+    assert made.talks == [(ASKED, "Yes.", False)]
+    assert made.left_out == {"superseded by a later rating of the same answer": 1}
+
+
+def test_openai_log_joined_by_the_id_of_the_response(importer):
+    """Ratings in a CSV are text; --join takes a path; a log with one id twice is refused."""
+    log = [{"request": {"messages": ASK}, "response": response()}]
+    ratings = importer.folder / "ratings.csv"
+    ratings.write_text("id,rating\nr,-1\n", encoding="utf-8")
+    path = importer.file("log.jsonl", log)
+    assert importer.run("openai-log", path, ratings, "--out", importer.out).code == 0
+    assert json.loads(importer.out.read_text(encoding="utf-8"))["label"] is False
+    path = importer.file("log.jsonl", [*log, {"request": {"messages": ASK}, "response": response("No.")}])
+    result = importer.run("openai-log", path, ratings, "--out", importer.out, "--force")
+    assert "ratings.csv, record 1: two different records have the id 'r'" in result.err
+
+
+def test_questions_that_lost_what_was_before_them_are_counted(importer):
+    """AnythingLLM's export holds single questions."""
+    row = {
+        "id": 1,
+        "prompt": "And the skin?",
+        "response": "Eat it.",
+        "workspace": "w",
+        "username": "a",
+        "rating": "GOOD",
+    }
+    made = importer("anythingllm", [row, {**row, "id": 2, "prompt": "Is it ripe?"}])
+    assert made.account["follow_ups"] == 1
+    assert "1 of 2 questions look like follow-ups" in made.result.err
+
+
+def test_phoenix_labels_beside_a_rule_for_numbers(importer):
+    """A rule for numbers reads the score, not the label beside it."""
+    note = {"label": "👍", "score": 0.9, "annotator_kind": "HUMAN", "user_id": "u"}
+    row = {"id": "1", "input": {"messages": ASK}, "output": "Yes.", "metadata": {"annotations": {"thumb": [note]}}}
+    assert importer("phoenix", [row], "--desirable", ">=0.5", "--undesirable", "<0.5").talks == [(ASKED, "Yes.", True)]

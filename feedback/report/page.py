@@ -1,0 +1,41 @@
+"""The report as one HTML page that needs nothing else: everything from the data is escaped."""
+
+import io
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from kto_release.feedback.report.measures import Item
+
+BINS = 30
+
+
+def page(title: str, tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[object]]]], items: list[Item]) -> str:
+    """The page: pictures, then the tables, then some rows as they are."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    source = (resources.files("kto_release.feedback.report") / "page.html.jinja").read_text(encoding="utf-8")
+    samples = [item for label in (True, False) for item in [i for i in items if i.feedback.desirable is label][:5]]
+    return environment.from_string(source).render(title=title, tables=tables, samples=samples, picture=_lengths(items))
+
+
+def _lengths(items: list[Item]) -> str:
+    """Lengths of the answers by label, as SVG. Its only texts are ours."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": "kto-release", "svg.fonttype": "path"}):
+        figure = Figure(figsize=(7, 2.6), layout="constrained")
+        axes: Any = figure.subplots()
+        sides = [
+            [len(i.feedback.completion) for i in items if i.feedback.desirable is label] for label in (True, False)
+        ]
+        axes.hist(sides, bins=BINS, label=["desirable", "undesirable"], color=["#2a7", "#c53"])
+        axes.set_xlabel("characters of the answer")
+        axes.set_ylabel("rows")
+        axes.legend(frameon=False)
+        written = io.StringIO()
+        figure.savefig(written, format="svg", metadata={"Date": None})
+    text = written.getvalue()
+    return text[text.index("<svg") :]
