@@ -126,6 +126,10 @@ class TrainingFacts(Facts):
     max_length: int
     tokens_computed: int
     """Tokens that a forward pass was computed for, over all passes."""
+    computed_by: str = "prompt trees"
+    """Or "plain sequences", where trees are not right for the model."""
+    computed_by_reason: str | None = None
+    """What showed that trees are not right for it."""
     seconds: float
     """Wall time of the optimization, over all tries."""
     first: dict[str, float]

@@ -25,7 +25,8 @@ from kto_release.recipe import Recipe
 from kto_release.records import IterationRecord, WeightFacts
 from kto_release.release.card import write_card
 from kto_release.release.chat_template import published_template, replay, write_template
-from kto_release.release.checklist import CHECKLIST, Checklist, Found, Subject, checklist, write_checklist
+from kto_release.release.checklist import CHECKLIST, Checklist, checklist, write_checklist
+from kto_release.release.checks.item import Found, Subject
 from kto_release.release.facts import CardFacts, collect_facts
 from kto_release.release.manifest import MANIFEST, SIGNATURE, Link, Manifest, Result, list_files
 from kto_release.release.material import Material

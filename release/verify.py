@@ -8,7 +8,7 @@ import difflib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -16,6 +16,7 @@ from kto_release import __version__
 from kto_release.digests import file_sha256
 from kto_release.errors import HubError, ModelError, ReleaseError, ScoreError
 from kto_release.records import EvalRecord, IterationRecord
+from kto_release.release.checks.item import State
 from kto_release.release.manifest import MANIFEST, SIGNATURE, UNLISTED, Manifest, read_manifest
 from kto_release.release.rescore import SAME, read_jsonl, rescore
 from kto_release.release.signing import PUBLIC_KEY, Trust
@@ -29,7 +30,7 @@ class Checked(NamedTuple):
     """One thing that was looked at."""
 
     what: str
-    state: Literal["passed", "failed", "not checked"]
+    state: State
     evidence: str
 
 
@@ -109,10 +110,10 @@ def signature(folder: Path, trust: Trust | None) -> Checked:
     if not (folder / SIGNATURE).is_file():
         if trust is not None:
             return Checked(SIGNATURE, "failed", "there is no signature")
-        return Checked(SIGNATURE, "not checked", "there is none: the files are whole, who made them is not shown")
+        return Checked(SIGNATURE, "not measured", "there is none: the files are whole, who made them is not shown")
     own_key = folder / PUBLIC_KEY
     if trust is None and not own_key.is_file():
-        return Checked(SIGNATURE, "not checked", "give --certificate-chain, or --identity and --issuer")
+        return Checked(SIGNATURE, "not measured", "give --certificate-chain, or --identity and --issuer")
     try:
         check_signature(folder, trust or Trust(key=own_key))
     except ReleaseError as error:
@@ -142,7 +143,7 @@ def card(folder: Path, manifest: Manifest) -> Checked:
 
     mine = f"kto-release {__version__}"
     if manifest.made_by != mine:
-        return Checked(README, "not checked", f"made by {manifest.made_by}, and this is {mine}")
+        return Checked(README, "not measured", f"made by {manifest.made_by}, and this is {mine}")
     try:
         iterations, evaluations = read_records(folder, manifest)
         rest = json.loads((folder / FACTS).read_bytes())
@@ -179,7 +180,7 @@ def rescored(folder: Path, manifest: Manifest, lc_data: Path | None) -> Iterator
     for result, record in zip(manifest.results, records, strict=True):
         what = f"scores of {result.model}"
         if result.judgements is None:
-            yield Checked(what, "not checked", "the judgements are not in this release")
+            yield Checked(what, "not measured", "the judgements are not in this release")
             continue
         try:
             again = rescore(read_jsonl(folder / result.judgements), record, lc_data)

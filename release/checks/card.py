@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from kto_release.release.card import README, metadata, metadata_problems
-from kto_release.release.checklist import HF, USERS, Items, Outcome, Subject, failed, not_measured, passed
+from kto_release.release.checks.item import HF, USERS, Items, Outcome, Subject, failed, not_measured, passed
 
 ITEMS = Items()
 

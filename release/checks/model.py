@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from kto_release.published import in_words
 from kto_release.records import IterationRecord
-from kto_release.release.checklist import HF, OURS, USERS, Items, Outcome, Subject, failed, not_measured, passed
+from kto_release.release.checks.item import HF, OURS, USERS, Items, Outcome, Subject, failed, not_measured, passed
 from kto_release.weights import problems
 
 ITEMS = Items()

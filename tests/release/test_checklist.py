@@ -24,19 +24,19 @@ from seed_records import (
 )
 
 from kto_release.errors import RecipeError, ReleaseError
+from kto_release.feedback.partitions import HELD_OUT
 from kto_release.recipe import Emissions
 from kto_release.records import EvalRecord, IterationRecord, ReleaseRecord, ReloadFacts
 from kto_release.release.card import write_card
 from kto_release.release.checklist import (
     Check,
     Checklist,
-    Found,
-    Subject,
     checklist,
     refuse,
     show_checklist,
     write_checklist,
 )
+from kto_release.release.checks.item import Found, Subject
 from kto_release.release.facts import CardFacts
 
 RELOAD = ReloadFacts(
@@ -420,7 +420,7 @@ CASES: list[tuple[CardFacts, str, str, str]] = [
         "below one half: 40.0% (30.0% to 49.0%, n = 994)",
     ),
     (
-        iteration_with(put("partition", "overlaps", {"held_out": 4, "train_iteration_1": 7})),
+        iteration_with(put("partition", "overlaps", {HELD_OUT: 4, "train_iteration_1": 7})),
         "no-overlap",
         "not measured",
         "how it does on unseen prompts: 4 held-out prompts are among the training prompts",
