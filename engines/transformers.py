@@ -16,6 +16,7 @@ import torch
 from kto_release import console
 from kto_release.engines import Completion, EngineKind, Model, Request, Sampling, version_of
 from kto_release.errors import EngineError
+from kto_release.loading import load_whole
 
 BATCH = 32
 """Rows that are decoded together."""
@@ -199,13 +200,10 @@ def _can_crop(cache: Any) -> bool:
 
 def _load(model: Model, device: str) -> Any:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     console.quiet_libraries()
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            model.folder, dtype=getattr(torch, model.dtype), trust_remote_code=model.trust_remote_code
-        )
+        loaded = load_whole(model.folder, dtype=getattr(torch, model.dtype), trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EngineError(
             f"transformers can't load {model.folder.name!r}: {str(error).splitlines()[0]}",

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from kto_release import console
 from kto_release.errors import ModelError
 from kto_release.files import read_record
+from kto_release.loading import load_whole
 from kto_release.records import Interval
 
 ROWS = "rows.json"
@@ -53,13 +54,10 @@ def logprobs(folder: Path, rows: Sequence[CheckRow], *, trust_remote_code: bool 
     Computed in fp32, on a GPU where its memory holds the model. Raises `ModelError` where it can't be loaded.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     console.quiet_libraries()
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=trust_remote_code
-        )
+        model: Any = load_whole(folder, dtype=torch.float32, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"transformers can't load the model in {folder.name!r}: {str(error).splitlines()[0]}",

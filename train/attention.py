@@ -4,6 +4,9 @@ Registered with transformers' AttentionInterface, so any model that uses it gain
 part goes through PyTorch's scaled_dot_product_attention by itself: no dense mask over a pack, no padding.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,7 +17,19 @@ from kto_release.errors import ModelError
 from kto_release.train.tree import Span
 
 NAME = "kto_prompt_trees"
+_seen: ContextVar[list[int] | None] = ContextVar("seen", default=None)
 # Shape suffixes: H heads, T tokens of a pack, D head dimension.
+
+
+@contextmanager
+def calls_with_spans() -> Iterator[list[int]]:
+    """Collects, for each call of `tree_attention` with spans, the id of the layer's module."""
+    seen: list[int] = []
+    token = _seen.set(seen)
+    try:
+        yield seen
+    finally:
+        _seen.reset(token)
 
 
 def tree_attention(
@@ -39,6 +54,9 @@ def tree_attention(
             f"{type(module).__name__} uses attention soft caps or sinks, which prompt trees do not support",
             expected="a model with plain scaled dot-product attention, such as Mistral, Llama, Qwen or SmolLM",
         )
+    seen = _seen.get()
+    if spans is not None and seen is not None:
+        seen.append(id(module))
     repeat = query_1HTD.shape[1] // key_1HTD.shape[1]
     if repeat > 1:
         key_1HTD = key_1HTD.repeat_interleave(repeat, dim=1)

@@ -19,11 +19,8 @@ from kto_release.train.inputs import Inputs
 from kto_release.train.iteration import Iteration, make_iteration
 from kto_release.train.plan import PLAN, Plan
 from kto_release.train.probe import Prober, check_rows
+from kto_release.train.same_function import FP32_ANSWER, FP32_NAT
 from kto_release.train.tokens import Tokens
-
-LOGPROB_TOLERANCE = 1e-3
-"""Nats per answer by which a reloaded fp32 model may differ from what was recorded for it: the same arithmetic on other
-hardware. On one machine the difference is 0."""
 
 
 def run_iteration(inputs: Inputs, number: int) -> IterationRecord:
@@ -88,7 +85,7 @@ def _check_parent(iteration: Iteration, prober: Prober) -> None:
     found = prober.check_logps(path, _measured_on(iteration.inputs, number))
     for digest, value in found.items():
         expected = record.logprobs.get(digest, float("nan"))
-        if not abs(value - expected) <= LOGPROB_TOLERANCE:
+        if not abs(value - expected) <= FP32_ANSWER + FP32_NAT * abs(expected):
             raise RunError(
                 f"the model of iteration {number} gives log-probability {value} for row {digest}",
                 expected=f"{expected}, as recorded when it was saved",

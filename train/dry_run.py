@@ -18,6 +18,7 @@ from kto_release.templates import Template, eos_ids
 from kto_release.templates.contract import check_contract
 from kto_release.train.batches import GlobalBatch, all_batches
 from kto_release.train.device import recomputes_activations, resolve_precision
+from kto_release.train.fits import check_rows_fit, check_unquantized
 from kto_release.train.inputs import open_tokenizer, show_feedback
 from kto_release.train.loss import loss_for
 from kto_release.train.memory import GIB, estimate, read_devices
@@ -53,14 +54,15 @@ def show_plan(run: Run, launch: Path | None = None) -> None:
         _reach(lambda: _check_rows(run))
         return
     tokenizer, template, base = opened
+    check_unquantized(base.path)
     check_contract(tokenizer, template, eos_ids(base.path))
-    _reach(lambda: _feedback(run, tokenizer))
+    _reach(lambda: _feedback(run, tokenizer, base), HubError)
 
 
-def _reach(step: Any) -> Any:
+def _reach(step: Any, missing: Any = (ModelError, HubError)) -> Any:
     try:
         return step()
-    except (ModelError, HubError) as error:
+    except missing as error:
         console.warn(f"not shown: {error.problem.splitlines()[0]}")
         return None
 
@@ -99,7 +101,7 @@ def _check_rows(run: Run) -> None:
         raise DataError.together(errors)
 
 
-def _feedback(run: Run, tokenizer: Any) -> None:
+def _feedback(run: Run, tokenizer: Any, base: LocalModel) -> None:
     recipe = run.recipe
     found = find_partitions(recipe.data)
     with tempfile.TemporaryDirectory(prefix="kto-release-") as scratch:
@@ -111,6 +113,7 @@ def _feedback(run: Run, tokenizer: Any) -> None:
                 for name, partition in found.named().items()
             }
         )
+        check_rows_fit(base.path, tokens.values(), recipe.train.max_length, recipe.model.trust_remote_code)
         show_feedback(with_overlaps(tokens))
         rows = []
         for number in range(1, recipe.data.iterations + 1):

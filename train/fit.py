@@ -1,5 +1,6 @@
 """One iteration's optimization: from the parent's weights to the trained model's folder, resumable at any instant."""
 
+import contextlib
 import gc
 import shutil
 from pathlib import Path
@@ -9,28 +10,33 @@ import torch
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from kto_release import console
+from kto_release.files import write_record
 from kto_release.templates import save_tokenizer
 from kto_release.train import checkpoints, logps_store
-from kto_release.train.device import keep_freed_memory, recomputes_activations
+from kto_release.train.device import keep_freed_memory, process_state, recomputes_activations
+from kto_release.train.distributed import check_kind, heed_launch, one_device, sharded
 from kto_release.train.iteration import Iteration
 from kto_release.train.logps_store import Reference
 from kto_release.train.metrics import MetricsCallback
-from kto_release.train.model import check_against_plain_forward, load_model, merge, with_adapters
+from kto_release.train.model import load_model, merge, with_adapters
+from kto_release.train.other_weights import holding
+from kto_release.train.proof import choose_road, proof_trees
+from kto_release.train.saved import check_trained, is_complete
 from kto_release.train.trainer import KTOTrainer
 from kto_release.train.tree import FORWARD_ONLY
 
-CHECKED_TOKENS = 64
-"""Of the first row, for the comparison with the model's own logits: enough to see a difference, quick at any size."""
 NOT_WEIGHTS = ("training_args.bin",)
 
 
 def fit(iteration: Iteration) -> None:
     """Train, and leave `model/` in its folder: fp32 weights with tokenizer and configuration. Skips if it is there."""
     target = iteration.folder / "model"
-    if target.exists():
+    if is_complete(target):
         return
     keep_freed_memory()
     set_seed(iteration.train.seed + iteration.number)
+    lora = iteration.train.lora
+    heed_launch(iteration.precision, quantized=lora is not None and lora.quantize is not None)
     model = _policy(iteration)
     trainer = KTOTrainer(model, arguments(iteration), iteration, _reference)
     trainer.remove_callback(PrinterCallback)
@@ -38,6 +44,8 @@ def fit(iteration: Iteration) -> None:
         kind = "FSDP2" if trainer.accelerator.is_fsdp2 else trainer.accelerator.distributed_type.value
         console.say(f"{trainer.accelerator.num_processes} processes, {kind}")
     resumed = checkpoints.newest(iteration.folder / "checkpoints")
+    if resumed is not None and iteration.train.lora is None:
+        check_kind(resumed, trainer.accelerator)
     done = int(resumed.name.removeprefix("checkpoint-")) if resumed else 0
     metrics = MetricsCallback(iteration.folder / "metrics.jsonl", iteration.title, done)
     trainer.add_callback(metrics)
@@ -57,7 +65,7 @@ def arguments(iteration: Iteration) -> TrainingArguments:
     """Transformers' arguments: its loop, optimizer, schedule, checkpoints and trackers; the batches are ours."""
     train, steps = iteration.train, len(iteration.batches)
     checkpointing = recomputes_activations(train)
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(iteration.folder / "checkpoints"),
         per_device_train_batch_size=1,
         gradient_accumulation_steps=1,
@@ -85,6 +93,8 @@ def arguments(iteration: Iteration) -> TrainingArguments:
         ddp_find_unused_parameters=False,
         seed=train.seed + iteration.number,
     )
+    one_device(args)
+    return args
 
 
 def _policy(iteration: Iteration) -> Any:
@@ -92,8 +102,11 @@ def _policy(iteration: Iteration) -> Any:
     lora, tokens = iteration.train.lora, iteration.tokens
     section = iteration.inputs.run.recipe.model
     model = load_model(iteration.weights_of(iteration.parent), section, quantize=lora.quantize if lora else None)
-    ids = [*tokens.prompt(int(tokens.prompt_F[0])).tolist(), *tokens.completion(0).tolist()]
-    check_against_plain_forward(model, ids[:CHECKED_TOKENS])
+    if torch.cuda.is_available() and not getattr(model, "is_quantized", False) and not sharded():
+        model.to(process_state().device)  # where it will train, and where the proof takes no time
+    chosen = choose_road(model, proof_trees(tokens, iteration.train.max_length))
+    if process_state().is_main_process:
+        write_record(iteration.folder / "road.json", chosen)
     return model if lora is None else with_adapters(model, lora)
 
 
@@ -107,22 +120,25 @@ def _reference(trainer: KTOTrainer) -> Reference:
     stored = logps_store.load(folder, key, tokens)
     if stored is not None:
         return stored
-    fresh = trainer.state.global_step == 0
-    if fresh and iteration.reference.sha256 == iteration.parent.sha256:
-        model = trainer.model_wrapped
-    else:
-        other = load_model(iteration.weights_of(iteration.reference), iteration.inputs.run.recipe.model)
-        model = trainer.accelerator.prepare_model(other, evaluation_mode=True)
-    found = logps_store.compute(
-        model,
-        tokens,
-        keys_K,
-        max_length=train.max_length,
-        tokens_per_pack=FORWARD_ONLY * trainer.tokens_per_pack,
-        rank=trainer.accelerator.process_index,
-        ranks=trainer.accelerator.num_processes,
-        reduce=trainer.sum_over_ranks,
-    )
+    weights: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if trainer.state.global_step > 0 or iteration.reference.sha256 != iteration.parent.sha256:
+        weights = holding(
+            trainer.model_wrapped,
+            lambda: load_model(iteration.weights_of(iteration.reference), iteration.inputs.run.recipe.model),
+            trainer.accelerator.device,
+            main=trainer.accelerator.is_main_process,
+        )
+    with weights:
+        found = logps_store.compute(
+            trainer.model_wrapped,
+            tokens,
+            keys_K,
+            max_length=train.max_length,
+            tokens_per_pack=FORWARD_ONLY * trainer.tokens_per_pack,
+            rank=trainer.accelerator.process_index,
+            ranks=trainer.accelerator.num_processes,
+            reduce=trainer.sum_over_ranks,
+        )
     if trainer.accelerator.is_main_process:
         logps_store.store(folder, key, found)
     return found
@@ -134,6 +150,8 @@ def _save(trainer: KTOTrainer, iteration: Iteration, target: Path) -> None:
     if trainer.accelerator.is_main_process:
         shutil.rmtree(part, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # whatever checkpoints are
     trainer.save_model(str(part))  # gathers sharded weights on every rank
     if trainer.accelerator.is_main_process:
         if iteration.train.lora is not None:
@@ -142,5 +160,7 @@ def _save(trainer: KTOTrainer, iteration: Iteration, target: Path) -> None:
         save_tokenizer(iteration.inputs.tokenizer, part)
         for name in NOT_WEIGHTS:
             (part / name).unlink(missing_ok=True)
+        check_trained(part, iteration.weights_of(iteration.parent))
+        shutil.rmtree(target, ignore_errors=True)
         part.replace(target)
     trainer.accelerator.wait_for_everyone()

@@ -18,6 +18,7 @@ from kto_release.run import Run
 from kto_release.templates import Template, eos_ids, load_template, set_template
 from kto_release.templates.contract import check_contract
 from kto_release.train.batches import check_prompts
+from kto_release.train.fits import check_rows_fit, check_unquantized
 from kto_release.train.plan import PLAN, Plan
 from kto_release.train.tokenizing import tokenize, tokenize_each
 from kto_release.train.tokens import ALPACA_EVAL, Tokens, with_overlaps
@@ -75,6 +76,7 @@ def prepare(run: Run) -> Inputs:
     """Find the model and the feedback, tokenize all partitions, and check that nothing changed since the run began."""
     recipe = run.recipe
     base = locate(recipe.model.base, recipe.model.revision)
+    check_unquantized(base.path)
     tokenizer, template = open_tokenizer(run, base)
     check_contract(tokenizer, template, eos_ids(base.path))  # after training it would be too late
     found = find_partitions(recipe.data)
@@ -101,6 +103,7 @@ def prepare(run: Run) -> Inputs:
     for number in range(1, recipe.data.iterations + 1):
         own = tokens[f"iteration {number}"]
         check_prompts(own.prompt_F)  # here, and not after the iterations before it were trained
+    check_rows_fit(base.path, tokens.values(), recipe.train.max_length, recipe.model.trust_remote_code)
     facts = with_overlaps(tokens)
     show_feedback(facts)
     names = [name for name in every if name != HELD_OUT]

@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kto_release.feedback.partitions import input_digests
-from kto_release.files import read_jsonl
+from kto_release.files import read_jsonl, read_record
 from kto_release.recipe import TrainSection
 from kto_release.records import ModelFacts, TrainingFacts
 from kto_release.train.batches import GlobalBatch, all_batches
 from kto_release.train.inputs import Inputs
 from kto_release.train.loss import Loss, loss_for
+from kto_release.train.plain import TREES
 from kto_release.train.plan import Plan
+from kto_release.train.proof import Road
 from kto_release.train.tokens import Tokens
 
 
@@ -73,6 +75,7 @@ class Iteration(NamedTuple):
         tail = rows[-max(1, len(rows) // 10) :]
         shown = [name for name in rows[-1] if name not in ("step", "seconds", "tokens")]
         train = self.train
+        road = read_record(self.folder / "road.json", Road) or Road(name=TREES)
         return TrainingFacts(
             steps=len(self.batches),
             epochs=train.epochs,
@@ -85,6 +88,8 @@ class Iteration(NamedTuple):
             precision=self.precision,
             max_length=train.max_length,
             tokens_computed=int(rows[-1]["tokens"]),
+            computed_by=road.name,
+            computed_by_reason=road.reason,
             seconds=rows[-1]["seconds"],
             first={name: rows[0][name] for name in shown if name in rows[0]},
             last={name: sum(row[name] for row in tail if name in row) / len(tail) for name in shown},

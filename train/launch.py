@@ -10,12 +10,18 @@ from kto_release.errors import RecipeError
 
 
 def command(config: Path, recipe: Path, overrides: Sequence[str], runs: Path) -> list[str]:
-    """The command line that accelerate's launcher gets. Raises `RecipeError` where a program or file is missing."""
+    """The command line that accelerate's launcher gets.
+
+    Raises `RecipeError` where a program or file is missing, or the configuration is of DeepSpeed.
+    """
     if not config.is_file():
         raise RecipeError(
             f"no such accelerate configuration: {str(config)!r}",
             expected="a file as `accelerate config` writes it; recipes/accelerate/ has some",
         )
+    from kto_release.train.memory import read_devices
+
+    read_devices(config)
     here = Path(sys.executable).parent
     launcher = shutil.which("accelerate", path=f"{here}{os.pathsep}{os.environ.get('PATH', '')}")
     ours = shutil.which("kto-release", path=f"{here}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -27,6 +33,15 @@ def command(config: Path, recipe: Path, overrides: Sequence[str], runs: Path) ->
         launcher, "launch", "--config_file", str(config), "--no_python",
         ours, "train", str(recipe), "--runs", str(runs), *sets,
     ]  # fmt: skip
+
+
+def refuse_deepspeed() -> None:
+    """Raises `RecipeError`."""
+    raise RecipeError(
+        "DeepSpeed is not supported",
+        expected="FSDP2, which splits weights, gradients and optimizer state in the same way",
+        todo="use recipes/accelerate/fsdp2-8gpu.yaml",
+    )
 
 
 def launch(config: Path, recipe: Path, overrides: Sequence[str], runs: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kto_release.digests import sha256_of
 from kto_release.train.batches import GlobalBatch, IntArray
 from kto_release.train.logprobs import branch_logprobs
+from kto_release.train.plain import room
 from kto_release.train.tokens import Tokens, trees
 from kto_release.train.tree import share
 
@@ -119,7 +120,7 @@ def compute(
     for places in _chunks(keys_K, count):
         chunk = keys_K[places]
         grown = trees(tokens, chunk // count, chunk % count, places, max_length)
-        for pack in share(grown, ranks, tokens_per_pack)[rank]:
+        for pack in share(grown, ranks, room(model, tokens_per_pack))[rank]:
             found = branch_logprobs(model, pack.to(device))
             if pack.slots:
                 logps_K[list(pack.slots)] = found.double().cpu()

@@ -7,6 +7,7 @@ import yaml
 
 from kto_release.errors import RecipeError
 from kto_release.recipe import TrainSection
+from kto_release.train.launch import refuse_deepspeed
 from kto_release.train.logprobs import CHUNK_LOGITS
 
 GIB = 2**30
@@ -38,7 +39,7 @@ class Estimate(NamedTuple):
 def read_devices(config: Path | None) -> Devices:
     """Number of devices and sharding of an accelerate configuration; None is one device.
 
-    Raises `RecipeError` where the file is none.
+    Raises `RecipeError` where the file is none, or one of DeepSpeed.
     """
     if config is None:
         return Devices(1, 1, "one device")
@@ -51,11 +52,9 @@ def read_devices(config: Path | None) -> Devices:
             expected="a file as `accelerate config` writes it; recipes/accelerate/ has some",
         ) from None
     kind = str(plain.get("distributed_type", "NO"))
-    zero = int((plain.get("deepspeed_config") or {}).get("zero_stage", 0)) if kind == "DEEPSPEED" else 0
-    sharded = kind == "FSDP" or zero == 3
-    return Devices(
-        processes, processes if sharded else 1, f"{processes} devices, {kind}{f' ZeRO-{zero}' if zero else ''}"
-    )
+    if kind == "DEEPSPEED":
+        refuse_deepspeed()
+    return Devices(processes, processes if kind == "FSDP" else 1, f"{processes} devices, {kind}")
 
 
 def estimate(config: Any, train: TrainSection, devices: Devices, *, bf16: bool, checkpointing: bool) -> Estimate:

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from kto_release.kept import MEASURED, CheckRow, CheckRows
 from kto_release.records import Interval, ModelFacts, Probe
 from kto_release.train import logps_store
-from kto_release.train.attention import NAME
 from kto_release.train.device import autocast
 from kto_release.train.inputs import Inputs
-from kto_release.train.logprobs import branch_logprobs
+from kto_release.train.logprobs import branch_logprobs, own_attention, take_road
 from kto_release.train.model import load_model
+from kto_release.train.plain import room
+from kto_release.train.proof import proof_trees, prove
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import FORWARD_ONLY, Branch, Tree, make_packs
 
@@ -59,6 +60,9 @@ class Prober:
     def __init__(self, inputs: Inputs, precision: str) -> None:
         self.inputs, self.held_out, self.precision = inputs, inputs.held_out, precision
         self.section, self.train = inputs.run.recipe.model, inputs.run.recipe.train
+        # Prompt trees are proved right once, on the longest rows, for all models that are probed: they have one shape.
+        self._rows = [*inputs.tokens, *([inputs.held_out] if inputs.held_out is not None else [])]
+        self._road: str | None = None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def probe(self, model: ModelFacts, parent: ModelFacts, rows: Tokens) -> Probed:
@@ -106,6 +110,11 @@ class Prober:
     @contextmanager
     def _loaded_from(self, path: Path) -> Iterator[Any]:
         loaded = load_model(path, self.section).to(self.device).eval()
+        if self._road is None:
+            rows = max(self._rows, key=lambda tokens: sum(map(len, tokens.longest())))
+            most = max(self.train.max_length, len(rows.longest()[0]) + self.train.probe_tokens)
+            self._road = prove(loaded, proof_trees(rows, most, self.train.probe_tokens)).name
+        take_road(loaded, self._road)
         try:
             yield loaded
         finally:
@@ -150,10 +159,15 @@ class Prober:
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
             mask[row, width - len(prompt) :] = 1
-        loaded.set_attn_implementation("sdpa")
         generation = loaded.generation_config
         ends = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
-        with torch.random.fork_rng(), torch.no_grad(), autocast(self.precision, self.device):
+        devices = [self.device] if self.device.type == "cuda" else []
+        with (
+            own_attention(loaded),
+            torch.random.fork_rng(devices=devices),
+            torch.no_grad(),
+            autocast(self.precision, self.device),
+        ):
             torch.manual_seed(self.train.seed)
             made = loaded.generate(
                 input_ids=ids.to(self.device),
@@ -166,7 +180,6 @@ class Prober:
                 pad_token_id=pad,
                 use_cache=True,
             )
-        loaded.set_attn_implementation(NAME)
         answers = []
         for prompt, row in zip(prompts, made[:, width:].cpu().numpy(), strict=True):
             end = next((place for place, token in enumerate(row.tolist()) if token in ends), None)
@@ -180,7 +193,7 @@ class Prober:
         trees = [Tree(answer.prompt, [Branch(answer.ids, slot)]) for slot, answer in enumerate(answers)]
         logps = np.zeros(len(answers))
         with autocast(self.precision, self.device):
-            for pack in make_packs(trees, self.train.tokens_per_pack):
+            for pack in make_packs(trees, room(loaded, self.train.tokens_per_pack)):
                 logps[list(pack.slots)] = branch_logprobs(loaded, pack.to(self.device)).double().cpu().numpy()
         return logps
 

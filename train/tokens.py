@@ -66,6 +66,15 @@ class Tokens:
         room = max_length - int(self._prompt_offsets[prompt + 1] - self._prompt_offsets[prompt])
         return self.completion(feedback)[: max(1, room)]
 
+    def largest_id(self) -> int:
+        """The largest token id of any prompt or completion."""
+        return int(max(self._prompt_ids.max(), self._completion_ids.max()))
+
+    def longest(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The longest prompt, and the longest completion: no conversation of a step is longer than both."""
+        lengths = np.diff(self._prompt_offsets), np.diff(self._completion_offsets)
+        return self.prompt(int(lengths[0].argmax())), self.completion(int(lengths[1].argmax()))
+
     def where(self, feedback: int) -> str:
         """Where a feedback comes from: "a.jsonl, row 3"."""
         return f"{self._sources[self._source_F[feedback]]}, row {self.row_F[feedback] + 1}"

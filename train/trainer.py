@@ -20,10 +20,13 @@ from kto_release import console
 from kto_release.errors import RunError
 from kto_release.train import checkpoints
 from kto_release.train.batches import GlobalBatch
+from kto_release.train.distributed import keep_sums_exact
 from kto_release.train.iteration import Iteration
 from kto_release.train.logprobs import branch_logprobs
 from kto_release.train.logps_store import Reference
 from kto_release.train.loss import reference_point
+from kto_release.train.plain import room
+from kto_release.train.same_function import first_step_fault, training_mode
 from kto_release.train.tokens import trees
 from kto_release.train.tree import FORWARD_ONLY, Pack, share
 
@@ -73,6 +76,11 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         self.step_metrics: dict[str, float] = {}
         self.tokens_computed = 0
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """Accelerate's own, with fp32 sums under every launch."""
+        super().create_accelerator_and_postprocess()
+        keep_sums_exact(self.accelerator, "bf16" if self.args.bf16 else "fp32")
+
     def get_train_dataloader(self) -> DataLoader[int]:
         """The steps in order. Not prepared by accelerate: every rank takes its own share of every batch."""
         return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_only)
@@ -114,7 +122,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         console.warn(f"out of memory: going on with tokens_per_pack {self.tokens_per_pack}; the result is the same")
 
     def _global_batch(self, model: nn.Module, batch: GlobalBatch) -> Tensor:
-        model.train()
+        training_mode(model)
         device = self.accelerator.device
         size = len(batch.feedback_B)
         z_raw = self._kl(model, batch)
@@ -138,7 +146,10 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
                 logps_B[slots] = logps_N.detach().double()
                 losses_B[slots] = losses_N.detach().double()
         logps_B, losses_B = self.sum_over_ranks(torch.stack([logps_B, losses_B])).unbind()
+        computed = self.sum_over_ranks(torch.tensor(self.tokens_computed, dtype=torch.float64, device=device))
         self._check_finite(batch, logps_B)
+        if self.state.global_step == 0 and self.iteration.reference.sha256 == self.iteration.parent.sha256:
+            self._check_first_step(logps_B, reference_B, z_raw, losses_B, desirable_B)
         loss = losses_B.sum() / size
         self.step_metrics = {
             **_metrics(logps_B, reference_B, desirable_B),
@@ -146,7 +157,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             "kl": z,
             "kl/raw": z_raw,
             "feedback": float(size),
-            "tokens": float(self.tokens_computed),
+            "tokens": float(computed),
         }
         return loss.to(torch.float32)
 
@@ -176,7 +187,8 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         grown = trees(
             tokens, tokens.prompt_F[batch.feedback_B], completions_B, places_B, self.iteration.train.max_length
         )
-        return share(grown, self.accelerator.num_processes, tokens_per_pack)[self.accelerator.process_index]
+        limit = room(self.model, tokens_per_pack)
+        return share(grown, self.accelerator.num_processes, limit)[self.accelerator.process_index]
 
     def _logps(self, model: nn.Module, pack: Pack) -> Tensor:
         self.tokens_computed += len(pack.ids_T)
@@ -184,14 +196,14 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
 
     @contextlib.contextmanager
     def _gradients(self, model: nn.Module, synchronise: bool) -> Iterator[None]:
-        # DeepSpeed reads the state and steps at the boundary by itself; DDP and FSDP take the context.
+        # FSDP2 without synchronisation keeps whole gradients on every device: 27 GiB for 7B. In shards they add up too.
         self.accelerator.gradient_state._set_sync_gradients(synchronise)  # noqa: SLF001 - as Trainer's own loop does
-        with contextlib.nullcontext() if synchronise else self.accelerator.no_sync(model):
+        together = synchronise or self.accelerator.is_fsdp2
+        with contextlib.nullcontext() if together else self.accelerator.no_sync(model):
             yield
 
     def _backward(self, loss: Tensor) -> None:
-        deepspeed = str(self.accelerator.distributed_type).endswith("DEEPSPEED")
-        self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
+        self.accelerator.backward(loss)
 
     def _check_finite(self, batch: GlobalBatch, logps_B: Tensor) -> None:
         if bool(torch.isfinite(logps_B).all()):
@@ -201,6 +213,20 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             f"step {self.state.global_step + 1}: the log-probability is not finite for {self._rows(batch, bad_B)}",
             todo="look at these rows; if they are sound, lower train.learning_rate. The last checkpoint is whole",
         )
+
+    def _check_first_step(
+        self, logps_B: Tensor, reference_B: Tensor, kl_raw: float, losses_B: Tensor, desirable_B: Tensor
+    ) -> None:
+        loss = self.iteration.loss
+        weights_B = torch.where(desirable_B, loss.desirable, loss.undesirable)
+        fault = first_step_fault(logps_B, reference_B, kl_raw, losses_B, weights_B, loss.beta, self.iteration.precision)
+        if fault is not None:
+            raise RunError(
+                f"step 1: {fault}",
+                expected="kl/raw 0 and every loss half its weight, but for rounding: the policy has not moved yet",
+                todo="the model computes another function while it trains than before, or the folder `reference` of "
+                "this iteration is of other weights or another machine: remove it and run the same command again",
+            )
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)

@@ -1,0 +1,77 @@
+"""A base model that does not fit its configuration, its tokenizer or its rows: one sentence, before anything trains."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from command import run_command
+from feedback_files import write_recipe
+from safetensors.torch import load_file, save_file
+
+from kto_release.errors import ModelError
+from kto_release.loading import load_whole
+
+
+@pytest.fixture
+def base(tmp_path, tiny_model):
+    return shutil.copytree(tiny_model, tmp_path / "base")
+
+
+def rewrite(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    save_file(change(weights), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+UP = "model.layers.0.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: {f"_orig_mod.{k}": v for k, v in w.items()}, "without the prefix '_orig_mod.'"),
+        (lambda w: {f"module.{k}": v for k, v in w.items()}, "without the prefix 'module.'"),
+        (lambda w: {k: v for k, v in w.items() if k != "lm_head.weight"}, "1 missing: lm_head.weight"),
+        (lambda w: {k: v for k, v in w.items() if k != UP}, f"1 missing: {UP}"),
+        (lambda w: {**w, "model.more.weight": torch.ones(2)}, "1 unknown: model.more.weight"),
+        (lambda w: {**w, UP: torch.ones(95, 48)}, f"1 of another shape: {UP} (95 x 48 stored, 96 x 48 needed)"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(base, change, said):
+    """Prefixed, missing, unknown and reshaped tensors; what fits loads."""
+    load_whole(base)
+    rewrite(base, change)
+    with pytest.raises(ModelError, match="do not fit its configuration") as caught:
+        load_whole(base)
+    assert said in str(caught.value)
+
+
+def test_tensors_that_a_model_computes_by_itself_are_no_fault(base):
+    """Old checkpoints hold them."""
+    rewrite(base, lambda w: {**w, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(6)})
+    load_whole(base)
+
+
+def configure(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vocab_size": 200}, "is beyond the embedding of 'base' (200 rows)"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "are quantised (gptq)"),
+        ({"max_position_embeddings": 32}, "but 'base' has 32 positions"),
+    ],
+)
+def test_a_base_that_does_not_fit_is_refused_in_the_dry_run_too(monkeypatch, capfd, tmp_path, base, dry, changes, said):
+    """Ids beyond the embedding, quantised weights, conversations beyond the positions."""
+    configure(base, **changes)
+    recipe = write_recipe(tmp_path, base)
+    options = ["--dry-run"] if dry else []
+    code, _, err = run_command(monkeypatch, capfd, "train", recipe, "--runs", tmp_path / "runs", *options)
+    assert code == 1
+    assert said in " ".join(err.split())
+    assert "Traceback" not in err

@@ -1,0 +1,84 @@
+"""What a launch may decide and what it may not: kinds of parallelism, and the precision that stays the recipe's."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kto_release import console
+from kto_release.errors import RecipeError, RunError
+from kto_release.train.launch import refuse_deepspeed
+
+PRECISION = "ACCELERATE_MIXED_PRECISION"
+SPLIT_FILES = "pytorch_model_fsdp*"
+"""Only FSDP's checkpoints hold such files."""
+
+
+def _on(name: str) -> bool:
+    return os.environ.get(name, "false").lower() in ("1", "true", "yes")
+
+
+def sharded() -> bool:
+    """Whether the launch splits the weights over devices."""
+    return _on("ACCELERATE_USE_FSDP")
+
+
+def heed_launch(precision: str, *, quantized: bool = False) -> None:
+    """Refuse launches that would compute something else, and let nothing but the recipe choose the precision.
+
+    Raises `RecipeError` for DeepSpeed, FSDP1, compilation of the whole model, and 4-bit weights in shards.
+    """
+    if _on("ACCELERATE_USE_DEEPSPEED"):
+        refuse_deepspeed()
+    if sharded() and os.environ.get("FSDP_VERSION", "1") != "2":
+        raise RecipeError("the launch configuration says FSDP version 1", expected="fsdp_config: {fsdp_version: 2}")
+    if sharded() and quantized:
+        raise RecipeError(
+            "train.lora.quantize: 4bit under FSDP2: 4-bit weights are not split, so nothing would be saved",
+            todo="set train.lora.quantize to null, or train on one device or by data parallelism",
+        )
+    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("no", ""):
+        raise RecipeError("the launch configuration compiles the model (dynamo)", todo="remove dynamo_config from it")
+    if _on("FSDP_ACTIVATION_CHECKPOINTING"):
+        console.warn("the launch's fsdp_activation_checkpointing is not used: train.gradient_checkpointing is")
+        os.environ["FSDP_ACTIVATION_CHECKPOINTING"] = "false"
+    wanted = {"bf16": "bf16", "fp32": "no"}[precision]
+    said = os.environ.get(PRECISION, wanted)
+    if said not in (wanted, "no"):
+        console.warn(f"the launch's mixed_precision: {said} is not used: the recipe's precision is {precision}")
+    os.environ[PRECISION] = wanted
+
+
+def one_device(args: Any) -> None:
+    """Of several visible GPUs without a launch, use one; transformers would cut every pack in two."""
+    if args.n_gpu > 1:
+        others = ", ".join(f"cuda:{number}" for number in range(1, args.n_gpu))
+        console.warn(f"cuda:0 is used; {others} are idle: `--launch recipes/accelerate/fsdp2-8gpu.yaml` uses them")
+        args._n_gpu = 1  # noqa: SLF001 - as transformers itself does where a process has one device
+
+
+def keep_sums_exact(accelerator: Any, precision: str) -> None:
+    """FSDP2 in bf16: arithmetic in bf16, gradients reduced in fp32, and what forward returns left as it is.
+
+    Accelerate would reduce in bf16 and round the log-probabilities to bf16: to whole nats at a few hundred.
+    """
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is None or precision != "bf16":
+        return
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None
+    )
+
+
+def check_kind(checkpoint: Path, accelerator: Any) -> None:
+    """Raises `RunError` where a checkpoint of whole weights meets FSDP2, or one in shards meets another launch."""
+    split = any(checkpoint.glob(SPLIT_FILES))
+    if split != bool(accelerator.is_fsdp2):
+        names = {True: "FSDP2", False: "one process or data parallelism"}
+        raise RunError(
+            f"{checkpoint.name} was written under {names[split]}, and this is {names[not split]}",
+            todo=f"go on with the same kind of launch (any number of processes), or remove {str(checkpoint.parent)!r}",
+        )
