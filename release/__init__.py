@@ -27,6 +27,7 @@ from kto_release.release.screen import (
     show_target,
 )
 from kto_release.release.signing import Trust
+from kto_release.release.verify import check_release
 from kto_release.run import Run
 
 __all__ = ["Options", "publish", "verify"]
@@ -91,7 +92,7 @@ def send(material: Material, bundle: Bundle, target: Target) -> None:
     """Push a checked bundle, and record what was sent, where it is, and the checklist with that."""
     from huggingface_hub import constants
 
-    from kto_release.release.hub.push import push
+    from kto_release.release.hub.push import push  # brings huggingface_hub
 
     pushed = push(bundle.path, bundle.manifest.digest, target, proof=prove)
     files = [path for path in bundle.path.rglob("*") if path.is_file()]
@@ -134,8 +135,6 @@ def verify(
     trust: Trust | None = None,
 ) -> None:
     """Check a release that was received, in a folder or on the Hub. Raises `ReleaseError` that names what is wrong."""
-    from kto_release.release.verify import check_release
-
     checked = check_release(where, revision=revision, rescore=rescore, lc_data=lc_data, trust=trust)
     show_checked(where, checked)
     failed = [item for item in checked if item.state == "failed"]

@@ -19,6 +19,7 @@ from kto_release.records import EvalRecord, Facts, IterationRecord, KeptFacts, M
 from kto_release.release.licenses import CardLicense, LicenseFacts, LicenseSource, card_license, license_in, resolve
 from kto_release.release.replay import PUBLISHED, TRAINING
 from kto_release.templates import adds_bos, eos_ids, make_template, render_text
+from kto_release.templates.contract import system_message
 
 SAMPLE = (
     ("user", "Hi! I'm looking for a cake recipe."),
@@ -26,7 +27,6 @@ SAMPLE = (
     ("user", "Chocolate cake."),
 )
 """The conversation that a card shows rendered."""
-SYSTEM = "You are a pastry chef."
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """namespace/name; the name of a file is recorded without folders, so it holds no slash."""
@@ -321,7 +321,7 @@ def prompt_facts(recipe: Recipe, record: IterationRecord, model: Path) -> Prompt
         bos=bos if printed else None,
         tokenizer_adds_bos=by_itself,
         ends_with_eos=bool(tokenizer.eos_token) and text.rstrip("\n").endswith(tokenizer.eos_token),
-        system=_system_message(tokenizer, messages),
+        system=system_message(tokenizer),
         stop=_stop_tokens(tokenizer, model),
     )
 
@@ -336,14 +336,6 @@ def _is_replaced(model: Path, trained: str) -> bool:
             source = (model / name).read_text(encoding="utf-8")
             return trained not in {make_template(name, text).sha256 for text in (source, source + "\n")}
     return False
-
-
-def _system_message(tokenizer: Any, messages: list[dict[str, str]]) -> Literal["supported", "refused", "ignored"]:
-    try:
-        text = render_text(tokenizer, [{"role": "system", "content": SYSTEM}, *messages], prompt=True)
-    except ModelError:
-        return "refused"
-    return "supported" if SYSTEM in text else "ignored"
 
 
 def _stop_tokens(tokenizer: Any, model: Path) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kto_release.errors import ReleaseError
 from kto_release.records import Facts
 
 
@@ -190,17 +189,6 @@ def _conflicts(license_id: str, sources: Sequence[LicenseSource]) -> list[str]:
         if why:
             found.append(f"{source.part} {source.name}: {why}")
     return found
-
-
-def refuse(facts: LicenseFacts) -> None:
-    """Raise `ReleaseError` where nothing may be published under this licence."""
-    if facts.problem is None:
-        return
-    lines = "".join(f"\n  - {line}" for line in facts.conflicts)
-    todo = "set release.license (and release.data_license for feedback from files)"
-    if facts.conflicts:
-        todo = "choose a licence that fits; or say in release.license_override why release.license holds nevertheless"
-    raise ReleaseError(facts.problem + lines, todo=todo)
 
 
 def license_in(readme: Path) -> CardLicense | None:

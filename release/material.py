@@ -70,6 +70,6 @@ def _stopped(run: Run, iterations: list[IterationRecord]) -> str | None:
     """Why the run ended before its last iteration: a rule of the recipe that fired; None where none did."""
     if not iterations or not run.recipe.train.stop_if:
         return None
-    from kto_release.train.chain import stopped_by
+    from kto_release.train.chain import stopped_by  # brings torch, and only a run with such rules needs it
 
     return stopped_by(run.recipe.train.stop_if, iterations[-1].probe)

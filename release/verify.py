@@ -16,8 +16,12 @@ from kto_release import __version__
 from kto_release.digests import file_sha256
 from kto_release.errors import HubError, ModelError, ReleaseError, ScoreError
 from kto_release.records import EvalRecord, IterationRecord
+from kto_release.release.card import FACTS, README, render_card
+from kto_release.release.chat_template import replay
 from kto_release.release.checks.item import State
+from kto_release.release.facts import CardFacts
 from kto_release.release.manifest import MANIFEST, SIGNATURE, UNLISTED, Manifest, read_manifest
+from kto_release.release.model_index import EVAL_RESULTS, eval_results
 from kto_release.release.rescore import SAME, read_jsonl, rescore
 from kto_release.release.signing import PUBLIC_KEY, Trust
 from kto_release.release.signing import check as check_signature
@@ -126,8 +130,6 @@ def signature(folder: Path, trust: Trust | None) -> Checked:
 
 def template(folder: Path) -> Checked:
     """The token ids of the conversations in template_test.json, made again."""
-    from kto_release.release.chat_template import replay
-
     try:
         count = replay(folder)
     except (ModelError, ReleaseError) as error:
@@ -137,10 +139,6 @@ def template(folder: Path) -> Checked:
 
 def card(folder: Path, manifest: Manifest) -> Checked:
     """README.md, and .eval_results/ where it is there, made again from the records in the release."""
-    from kto_release.release.card import FACTS, README, render_card
-    from kto_release.release.facts import CardFacts
-    from kto_release.release.model_index import EVAL_RESULTS, eval_results
-
     mine = f"kto-release {__version__}"
     if manifest.made_by != mine:
         return Checked(README, "not measured", f"made by {manifest.made_by}, and this is {mine}")

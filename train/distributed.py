@@ -8,7 +8,7 @@ import torch
 
 from kto_release import console
 from kto_release.errors import RecipeError, RunError
-from kto_release.train.launch import refuse_deepspeed
+from kto_release.train.launch_file import refuse_deepspeed
 
 PRECISION = "ACCELERATE_MIXED_PRECISION"
 SPLIT_FILES = "pytorch_model_fsdp*"

@@ -20,8 +20,9 @@ from kto_release.train.batches import GlobalBatch, all_batches
 from kto_release.train.device import recomputes_activations, resolve_precision
 from kto_release.train.fits import check_rows_fit, check_unquantized
 from kto_release.train.inputs import open_tokenizer, show_feedback
+from kto_release.train.launch_file import read_devices
 from kto_release.train.loss import loss_for
-from kto_release.train.memory import GIB, estimate, read_devices
+from kto_release.train.memory import GIB, estimate
 from kto_release.train.tokenizing import tokenize, tokenize_each
 from kto_release.train.tokens import Tokens, with_overlaps
 

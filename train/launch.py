@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kto_release.errors import RecipeError
+from kto_release.train.launch_file import read_devices
 
 
 def command(config: Path, recipe: Path, overrides: Sequence[str], runs: Path) -> list[str]:
@@ -19,8 +20,6 @@ def command(config: Path, recipe: Path, overrides: Sequence[str], runs: Path) ->
             f"no such accelerate configuration: {str(config)!r}",
             expected="a file as `accelerate config` writes it; recipes/accelerate/ has some",
         )
-    from kto_release.train.memory import read_devices
-
     read_devices(config)
     here = Path(sys.executable).parent
     launcher = shutil.which("accelerate", path=f"{here}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -33,15 +32,6 @@ def command(config: Path, recipe: Path, overrides: Sequence[str], runs: Path) ->
         launcher, "launch", "--config_file", str(config), "--no_python",
         ours, "train", str(recipe), "--runs", str(runs), *sets,
     ]  # fmt: skip
-
-
-def refuse_deepspeed() -> None:
-    """Raises `RecipeError`."""
-    raise RecipeError(
-        "DeepSpeed is not supported",
-        expected="FSDP2, which splits weights, gradients and optimizer state in the same way",
-        todo="use recipes/accelerate/fsdp2-8gpu.yaml",
-    )
 
 
 def launch(config: Path, recipe: Path, overrides: Sequence[str], runs: Path) -> None:

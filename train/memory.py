@@ -1,25 +1,12 @@
 """How much memory a device needs for training: an estimate from the model's shapes and the recipe."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from kto_release.errors import RecipeError
 from kto_release.recipe import TrainSection
-from kto_release.train.launch import refuse_deepspeed
+from kto_release.train.launch_file import Devices
 from kto_release.train.logprobs import CHUNK_LOGITS
 
 GIB = 2**30
-
-
-class Devices(NamedTuple):
-    """What an accelerate configuration says about devices."""
-
-    processes: int
-    shards: int
-    """Over how many devices weights, gradients and optimizer state are split; 1: each holds all."""
-    name: str
 
 
 class Estimate(NamedTuple):
@@ -34,27 +21,6 @@ class Estimate(NamedTuple):
     def total(self) -> float:
         """All of it."""
         return sum(self)
-
-
-def read_devices(config: Path | None) -> Devices:
-    """Number of devices and sharding of an accelerate configuration; None is one device.
-
-    Raises `RecipeError` where the file is none, or one of DeepSpeed.
-    """
-    if config is None:
-        return Devices(1, 1, "one device")
-    try:
-        plain = yaml.safe_load(config.read_text(encoding="utf-8"))
-        processes = int(plain.get("num_processes", 1))
-    except (OSError, yaml.YAMLError, AttributeError, ValueError, TypeError) as error:
-        raise RecipeError(
-            f"no accelerate configuration: {str(config)!r} ({str(error).splitlines()[0]})",
-            expected="a file as `accelerate config` writes it; recipes/accelerate/ has some",
-        ) from None
-    kind = str(plain.get("distributed_type", "NO"))
-    if kind == "DEEPSPEED":
-        refuse_deepspeed()
-    return Devices(processes, processes if kind == "FSDP" else 1, f"{processes} devices, {kind}")
 
 
 def estimate(config: Any, train: TrainSection, devices: Devices, *, bf16: bool, checkpointing: bool) -> Estimate:

@@ -21,9 +21,11 @@ from kto_release.feedback.report.measures import (
     system_prompts,
     turns,
 )
+from kto_release.feedback.report.page import page
 from kto_release.files import write_atomically
 from kto_release.positions import hashes, instruction_hash
 from kto_release.recipe import DataSection
+from kto_release.recipe_file import load_recipe
 
 Table = tuple[str, Sequence[str], list[Sequence[object]]]
 SHOWN = 10
@@ -43,8 +45,6 @@ def report(words: list[Path], overrides: list[str], html: Path | None, *, force:
     for heading, columns, rows in tables:
         console.table(heading, columns, rows)
     if html is not None:
-        from kto_release.feedback.report.page import page
-
         write_atomically(html, page("Feedback of " + ", ".join(path.name for path in words), tables, items))
         console.say(f"written: {html}")
 
@@ -52,8 +52,6 @@ def report(words: list[Path], overrides: list[str], html: Path | None, *, force:
 def _section(words: list[Path], overrides: list[str]) -> DataSection:
     """The data section of a recipe, or one that takes all rows of some files."""
     if len(words) == 1 and words[0].suffix in (".yaml", ".yml"):
-        from kto_release.recipe_file import load_recipe
-
         return load_recipe(words[0], overrides).data
     if overrides:
         raise RecipeError("--set without a recipe", todo="name a recipe, or leave it out")

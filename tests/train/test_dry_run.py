@@ -59,7 +59,8 @@ def test_memory_by_hand():
     from transformers import LlamaConfig
 
     from kto_release.recipe import TrainSection
-    from kto_release.train.memory import GIB, Devices, estimate
+    from kto_release.train.launch_file import Devices
+    from kto_release.train.memory import GIB, estimate
 
     config = LlamaConfig(
         vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
