@@ -124,15 +124,16 @@ def official_file() -> Path:
 
 def fetch(name: str) -> Path:
     """A file of AlpacaEval's data set at the pinned revision. Raises `HubError` where it is neither cached nor had."""
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub import hf_hub_download
+
+    from kto_release.hub import READ_FAILURES, explain_read  # brings huggingface_hub
 
     try:
         return Path(hf_hub_download(DATASET, name, repo_type="dataset", revision=REVISION))
-    except (OSError, HfHubHTTPError) as error:
+    except READ_FAILURES as error:
         raise HubError(
-            f"{DATASET}/{name} is not in the Hub's cache, and {constants.ENDPOINT} gives no copy of it: "
-            f"{str(error).splitlines()[0]}",
+            f"{DATASET}/{name} is not in the Hub's cache, and "
+            f"{explain_read(error, 'data set', DATASET, REVISION).problem}",
             todo="connect to the Hub once, or give eval.prompts (and eval.reference) a file in AlpacaEval's format",
         ) from None
 

@@ -10,10 +10,9 @@ from kto_release.evaluate.baseline import Reference, from_answers, from_outputs,
 from kto_release.evaluate.candidates import Candidate, find_candidate
 from kto_release.evaluate.instructions import InstructionSet, Outputs
 from kto_release.evaluate.training_prompts import training_prompts
-from kto_release.judges import Judge
 from kto_release.judges.asking import Journal, questions_of
 from kto_release.judges.background import Beside
-from kto_release.judges.local import LocalJudge
+from kto_release.judges.judge import Judge
 from kto_release.run import Run
 
 CHARACTERS_PER_TOKEN = 4
@@ -102,7 +101,7 @@ class Sides:
 
     def _reserve(self, candidate: Candidate) -> int:
         """Tokens that an engine must have room for where the judge is the model that answers."""
-        if isinstance(self.judge, LocalJudge) and self.judge.model == candidate.model:
+        if self.judge is not None and self.judge.occupies == candidate.model:
             return self.judge.longest
         return 0
 
@@ -115,7 +114,7 @@ class Sides:
 
 def folder_name(judge: Judge, reference: Reference) -> str:
     """Of a judge's folder: its name, and a digest of everything that tells it from another one's."""
-    facts = judge.facts.model_dump(exclude={"name"})
+    facts = judge.facts.model_dump(exclude={"name", "orders_known"})
     digest = sha256_of({"judge": [facts, judge.determines], "reference": [reference.name, reference.sha256]})
     return f"{_safe(judge.facts.name)}-{digest[:8]}"
 

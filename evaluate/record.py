@@ -13,8 +13,8 @@ from kto_release.evaluate.scoring.length_data import LcData
 from kto_release.evaluate.scoring.scores import Scores, score
 from kto_release.evaluate.scoring.screening import Screening, screen
 from kto_release.files import read_record
-from kto_release.judges import Judge
 from kto_release.judges.asking import Pair
+from kto_release.judges.judge import Judge
 from kto_release.judges.rows import Judged
 from kto_release.provenance import environment, now
 from kto_release.recipe import EvalSection

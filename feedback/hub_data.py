@@ -20,21 +20,18 @@ class Split(NamedTuple):
 def hub_facts(data: DataSection) -> tuple[str | None, dict[str, str | None]]:
     """The commit and the licence of the Hub data sets; unknown (None) where only the cache is at hand."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    from kto_release.hub import READ_FAILURES, explain_read  # brings huggingface_hub
 
     revision = data.revision
     licenses: dict[str, str | None] = {}
     for hub_id in data.sources:
         try:
             info = HfApi().dataset_info(hub_id, revision=data.revision, timeout=20)
-        except (RepositoryNotFoundError, HFValidationError):
-            raise DataError(
-                f"no such data set: {hub_id!r} is no file here, and the Hub knows none of that name, or hides it",
-                todo="mend data.source, or `hf auth login` for a private one",
-            ) from None
-        except RevisionNotFoundError:
-            raise DataError(f"{hub_id!r} has no revision {data.revision!r}", todo="mend data.revision") from None
-        except (HfHubHTTPError, OSError, _connection_error()):
+        except READ_FAILURES as error:
+            problem, todo, refused = explain_read(error, "data set", hub_id, data.revision)
+            if refused:
+                raise DataError(problem, expected="local files, or a data set's Hub id", todo=todo) from None
             licenses[hub_id] = None  # offline: the cache may still hold the rows
             continue
         revision = info.sha if len(data.sources) == 1 else data.revision
@@ -43,18 +40,14 @@ def hub_facts(data: DataSection) -> tuple[str | None, dict[str, str | None]]:
     return revision, licenses
 
 
-def _connection_error() -> type[Exception]:
-    import httpx2  # what huggingface_hub 2 speaks through; its errors are no OSError
-
-    return httpx2.HTTPError
-
-
 def hub_rows(split: Split) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(number from 1, row) of a split. Raises `DataError`; `HubError` where it can't be fetched.
 
     A file on the Hub with a broken line is an error without that line's number: `datasets` does not tell it.
     """
     import datasets
+
+    from kto_release.hub import FAILURES, READ_FAILURES, explain_read  # brings huggingface_hub
 
     datasets.disable_progress_bars()
     try:
@@ -71,9 +64,11 @@ def hub_rows(split: Split) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if "onfig name is missing" in str(error) or "BuilderConfig" in str(error):
             todo = "choose one of these configurations with data.config"
         raise DataError(f"{split.hub_id!r}: {_first_line(error)}", todo=todo) from None
-    except (OSError, _connection_error()) as error:
+    except READ_FAILURES as error:
+        explained = isinstance(error, FAILURES)  # else it is a word of `datasets` itself
+        why = explain_read(error, "data set", split.hub_id, split.revision).problem if explained else _first_line(error)
         raise HubError(
-            f"the data set {split.hub_id!r} can't be fetched: {_first_line(error)}",
+            f"the data set {split.hub_id!r} can't be fetched: {why}",
             todo="connect to the Hub, or give data.source local files",
         ) from None
     yield from enumerate(rows, 1)

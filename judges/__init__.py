@@ -1,108 +1,22 @@
-"""What compares two answers: an API, a local model, or recorded judgements.
+"""What compares two answers: an API, a local model, or recorded judgements. `OPENERS` is the list of them."""
 
-A judge is asked questions, and gives for each a verdict or the reason why it has none. It never decides what counts.
-"""
-
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from kto_release import recipe
-from kto_release.records import JudgeFacts
+from kto_release.engines import Engines
+from kto_release.judges import local, openai, recorded
+from kto_release.judges.judge import Judge
+from kto_release.run import Run
 
-if TYPE_CHECKING:
-    from kto_release.engines import Engines
-    from kto_release.run import Run
-
-Order = Literal["reference_first", "answer_first"]
-
-
-class Question(NamedTuple):
-    """Which of two answers is better? One request to a judge."""
-
-    key: str
-    """Digest of everything that determines the verdict."""
-    pair: int
-    """Which pair of answers it is about."""
-    order: Order
-    instruction: str
-    first: str
-    """Shown in the first place, as "m"."""
-    second: str
-    """Shown in the second place, as "M"."""
+OPENERS: dict[type[recipe.Section], Callable[[Any, Run, Engines], Judge]] = {
+    recipe.OpenAIJudge: openai.open_judge,
+    recipe.LocalJudge: local.open_judge,
+    recipe.RecordedJudge: recorded.open_judge,
+}
+"""What opens a judge, by its section of the recipe."""
 
 
-class Verdict(NamedTuple):
-    """What a judge said."""
-
-    first: float
-    """Probability that the first answer is better, in [0, 1]: of the two letters' mass, the share of the first's."""
-    mass: float | None
-    """Probability mass on the two letters; null where it is not known."""
-    raw: dict[str, Any] | None = None
-    """The judge's own words, in alpaca_eval's form."""
-    tokens: tuple[int, int] | None = None
-    """Read and written, as the judge counts them."""
-    price: float | None = None
-    """USD; null where it is not known."""
-    seconds: float | None = None
-    tries: int = 1
-    flagged: str | None = None
-    """Why this verdict may have been tampered with."""
-
-
-class Failure(NamedTuple):
-    """Why there is no verdict."""
-
-    reason: str
-    tries: int = 1
-
-
-Done = Callable[[Question, Verdict | Failure], None]
-"""Told each outcome as soon as there is one; called in one thread, and trusted to keep it."""
-
-
-class Judge(Protocol):
-    """Something that compares."""
-
-    facts: JudgeFacts
-    beside: bool
-    """Whether it can judge while answers are still generated: it needs no device of ours."""
-    determines: dict[str, Any]
-    """What of this judge determines a verdict: it goes into the key of every question."""
-
-    def affords(self, questions: int, characters: int, /) -> bool:
-        """Whether so many questions, with so many characters of instructions and answers, are within max_cost."""
-
-    def prepare(self, questions: int, characters: int) -> None:
-        """Before the first question: is it usable, and affordable? Raises `JudgeError` where it is not."""
-
-    def ask(self, questions: Iterable[Question], done: Done) -> None:
-        """Every question once. Raises `JudgeError` for a failure that asking again would not mend."""
-
-
-def determining(facts: JudgeFacts) -> dict[str, Any]:
-    """The facts that determine a verdict; a judge's short name, and whether both orders are asked, do not."""
-    return facts.model_dump(include={"kind", "model", "endpoint", "prompt_sha256", "parameters"})
-
-
-def open_judge(run: "Run", section: recipe.Judge, pool: "Engines") -> Judge:
+def open_judge(run: Run, section: recipe.Judge, pool: Engines) -> Judge:
     """The judge that a recipe means. Raises `JudgeError`, `ModelError` or `DataError` where it can't be one."""
-    if isinstance(section, recipe.RecordedJudge):
-        from kto_release.judges.recorded import RecordedJudge
-
-        return RecordedJudge(section)
-    from kto_release.judges.prompt import load_prompt
-
-    prompt = load_prompt(section.prompt)
-    if isinstance(section, recipe.OpenAIJudge):
-        from kto_release.judges.openai import OpenAIJudge
-
-        return OpenAIJudge(section, prompt)
-    from kto_release.judges.local import LocalJudge
-    from kto_release.models import locate
-
-    if section.model == "initial":
-        initial = run.recipe.model
-        local = locate(initial.base, initial.revision)
-        return LocalJudge(section, local, prompt, pool, trust_remote_code=initial.trust_remote_code)
-    return LocalJudge(section, locate(section.model, section.revision), prompt, pool)
+    return OPENERS[type(section)](section, run, pool)

@@ -15,7 +15,8 @@ from kto_release import console
 from kto_release.digests import sha256_of
 from kto_release.errors import JudgeError, RunError
 from kto_release.files import append_jsonl, read_jsonl, write_atomically
-from kto_release.judges import Failure, Judge, Order, Question, Verdict
+from kto_release.judges.feed import Waiting
+from kto_release.judges.judge import Failure, Judge, Order, Question, Questions, Verdict
 from kto_release.judges.rows import Judged
 from kto_release.records import JudgeFacts
 
@@ -58,7 +59,7 @@ def judge_pairs(judge: Judge, pairs: Sequence[Pair], journal: "Journal", *, labe
         written = sum(len(q.instruction) + len(q.first) + len(q.second) for q in open_questions)
         judge.prepare(len(open_questions), written)
         known = len(distinct) - len(open_questions)
-        ask(judge, open_questions, journal, known=known, total=len(distinct), label=label)
+        ask(judge, Waiting(open_questions), journal, known=known, total=len(distinct), label=label)
     journal.write_failures()
     return gather(judge.facts, pairs, questions, journal)
 
@@ -128,7 +129,7 @@ class Journal:
         write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
-def ask(judge: Judge, questions: Iterable[Question], journal: Journal, *, known: int, total: int, label: str) -> None:
+def ask(judge: Judge, questions: Questions, journal: Journal, *, known: int, total: int, label: str) -> None:
     """Ask, keep every outcome, and show how far it is: `known` of `total` questions were answered before."""
     with console.progress() as display:
         task = display.add_task(label, total=total, completed=known)
@@ -178,7 +179,7 @@ def _judged(facts: JudgeFacts, pair: Pair, found: Mapping[Order, Verdict], failu
         output=pair.answer,
         reference=pair.reference,
         preference=None if failure else 1.5 if same else average,
-        preferences=() if same or facts.kind == "recorded" else by_order,
+        preferences=() if same or not facts.orders_known else by_order,
         mass=sum(masses) / len(masses) if masses else None,
         failure=failure,
         sample=pair.sample,

@@ -8,9 +8,9 @@ import threading
 from types import TracebackType
 
 from kto_release import console
-from kto_release.judges import Judge, Question
 from kto_release.judges.asking import Journal
 from kto_release.judges.feed import Feed
+from kto_release.judges.judge import Judge, Question
 
 POLL = 0.2
 """Seconds between two looks at how far the judge is."""

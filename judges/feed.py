@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-from kto_release.judges import Question
+from kto_release.judges.judge import Question
 
 
 class Feed(Iterator[Question]):
@@ -39,3 +39,10 @@ class Feed(Iterator[Question]):
             if not self._waiting:
                 raise StopIteration
             return self._waiting.popleft()
+
+
+class Waiting(list[Question]):
+    """Questions that are all there before the first is asked."""
+
+    def abandon(self) -> None:
+        """See `Questions`: nobody waits for one."""

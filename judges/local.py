@@ -4,17 +4,18 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kto_release.digests import weights_digest
 from kto_release.engines import Engines, Model, choose, context_length, version_of
 from kto_release.errors import JudgeError, ModelError
-from kto_release.judges import Done, Failure, Question, Verdict, determining
-from kto_release.judges.prompt import LETTERS, JudgePrompt
-from kto_release.models import LocalModel, load_tokenizer, stored_weights
+from kto_release.judges.judge import Done, Failure, Question, Questions, Verdict, determining
+from kto_release.judges.prompt import LETTERS, JudgePrompt, load_prompt
+from kto_release.models import LocalModel, load_tokenizer, locate, stored_weights
 from kto_release.recipe import LocalJudge as Section
 from kto_release.records import JudgeFacts
+from kto_release.run import Run
 from kto_release.templates import load_template, render_text, set_template
 from kto_release.templates.cutting import special_pattern
 
@@ -37,7 +38,7 @@ class LocalJudge:
         self._tokenizer = load_tokenizer(local, trust_remote_code=trust_remote_code)
         template = load_template("base", self._tokenizer)
         set_template(self._tokenizer, template)
-        self.model = Model(local.path, stored_weights(local.path).dtype, trust_remote_code)
+        self.occupies = Model(local.path, stored_weights(local.path).dtype, trust_remote_code)
         engine = choose(pool.section)
         self.facts = JudgeFacts(
             kind="local",
@@ -50,7 +51,7 @@ class LocalJudge:
             parameters={
                 "weights": weights_digest(local.path),
                 "revision": local.revision,
-                "dtype": self.model.dtype,
+                "dtype": self.occupies.dtype,
                 "template": template.sha256,
                 "engine": f"{engine} {version_of(engine)}",
                 "max_length": section.max_length,
@@ -62,7 +63,7 @@ class LocalJudge:
     @property
     def longest(self) -> int:
         """Most tokens of a prompt that an engine has to take."""
-        limit = context_length(self.model.folder)
+        limit = context_length(self.occupies.folder)
         return min(self._max_length, limit) if limit else self._max_length
 
     def affords(self, *_: int) -> bool:
@@ -72,7 +73,7 @@ class LocalJudge:
     def prepare(self, questions: int, characters: int) -> None:
         """See `Judge`. Nothing is paid here, and what can go wrong shows when the model is loaded."""
 
-    def ask(self, questions: Iterable[Question], done: Done) -> None:
+    def ask(self, questions: Questions, done: Done) -> None:
         """See `Judge`."""
         letters = letter_tokens(self._tokenizer)
         tokens = sorted({token for variants in letters for token in variants})
@@ -86,7 +87,7 @@ class LocalJudge:
                 done(question, Failure(f"a prompt of {len(ids)} tokens, where {self.longest} are allowed"))
         if not fitting:
             return
-        engine = self._pool.get(self.model, self.longest)
+        engine = self._pool.get(self.occupies, self.longest)
         start = time.monotonic()
         for index, logps in engine.next_logprobs([ids for _, ids in fitting], tokens):
             now = time.monotonic()
@@ -159,3 +160,13 @@ def _split_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]], special: r
             ids.append(tokenizer.convert_tokens_to_ids(match[0]))
             end = match.end()
     return ids
+
+
+def open_judge(section: Section, run: Run, pool: Engines) -> LocalJudge:
+    """The judge of this section; "initial" is the run's own initial model."""
+    prompt = load_prompt(section.prompt)
+    if section.model != "initial":
+        return LocalJudge(section, locate(section.model, section.revision), prompt, pool)
+    initial = run.recipe.model
+    local = locate(initial.base, initial.revision)
+    return LocalJudge(section, local, prompt, pool, trust_remote_code=initial.trust_remote_code)

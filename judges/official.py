@@ -33,6 +33,7 @@ def official_judge_facts() -> JudgeFacts:
     """The judge behind AlpacaEval 2.0's leaderboard, as its recorded judgements know it."""
     return JudgeFacts(
         kind="recorded",
+        orders_known=False,
         model=OFFICIAL_MODEL,
         name=OFFICIAL_JUDGE,
         endpoint=None,
@@ -48,6 +49,7 @@ def recorded_judge_facts(name: str, *, model: str | None = None, annotator: str 
     """Any other judge of which nothing but recorded judgements is known; `annotator` is what those call it."""
     return JudgeFacts(
         kind="recorded",
+        orders_known=False,
         model=model or name,
         name=name,
         endpoint=None,

@@ -9,7 +9,6 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -17,14 +16,15 @@ import openai
 
 from kto_release import console
 from kto_release.digests import sha256_of
+from kto_release.engines import Engines, Model
 from kto_release.errors import JudgeError
-from kto_release.judges import Done, Failure, Question, Verdict, determining
 from kto_release.judges.faults import Fault, Kind, classify, classify_body, clean_words, words_of
-from kto_release.judges.feed import Feed
-from kto_release.judges.prompt import FOREIGN_MARKS, LETTERS, JudgePrompt
+from kto_release.judges.judge import Done, Failure, Question, Questions, Verdict, determining
+from kto_release.judges.prompt import FOREIGN_MARKS, LETTERS, JudgePrompt, load_prompt
 from kto_release.judges.reading import NoCompletion, Unreadable, read_body, read_error, read_usage, read_verdict
 from kto_release.recipe import OpenAIJudge as Section
 from kto_release.records import JudgeFacts
+from kto_release.run import Run
 
 DEFAULT_URL = "https://api.openai.com/v1"
 REQUEST: dict[str, Any] = {"max_tokens": 1, "logprobs": True, "top_logprobs": 20}
@@ -66,6 +66,8 @@ class OpenAIJudge:
     """See `Judge`."""
 
     beside = True
+    occupies: Model | None = None
+    longest = 0
 
     def __init__(self, section: Section, prompt: JudgePrompt, *, backoff: float = 0.5) -> None:
         self._section, self._prompt, self._backoff = section, prompt, backoff
@@ -155,11 +157,11 @@ class OpenAIJudge:
                 todo="check base_url and model: only models and endpoints that give log-probabilities can judge",
             )
 
-    def ask(self, questions: Iterable[Question], done: Done) -> None:
+    def ask(self, questions: Questions, done: Done) -> None:
         """See `Judge`. Questions may come from a `Feed`, while earlier ones are in flight."""
         asyncio.run(self._ask(questions, done))
 
-    async def _ask(self, questions: Iterable[Question], done: Done) -> None:
+    async def _ask(self, questions: Questions, done: Done) -> None:
         async with self._client() as client:
             lock, waiting = asyncio.Lock(), iter(questions)
 
@@ -177,7 +179,7 @@ class OpenAIJudge:
             try:
                 await asyncio.gather(*workers)
             finally:
-                _abandon(questions)  # else the thread that waits for the next question would keep us here
+                questions.abandon()  # else the thread that waits for the next question would keep us here
                 for worker in workers:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
@@ -311,14 +313,15 @@ def usd(amount: float) -> str:
     return "less than $0.01" if 0 < amount < 0.005 else f"${amount:.2f}"
 
 
-def _abandon(questions: Iterable[Question]) -> None:
-    if isinstance(questions, Feed):
-        questions.abandon()
-
-
 def _host(url: str) -> str:
     """Host and port of a URL: neither path nor credentials."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise JudgeError(f"eval.judge.base_url {url!r} is no address", expected="for example http://127.0.0.1:8000/v1")
     return f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
+
+
+def open_judge(section: Section, run: Run, pool: Engines) -> OpenAIJudge:
+    """The judge of this section: it needs neither the run nor an engine."""
+    del run, pool
+    return OpenAIJudge(section, load_prompt(section.prompt))

@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from kto_release.judges import Verdict
+from kto_release.judges.judge import Verdict
 from kto_release.judges.prompt import LETTERS
 
 SHOWN_TOKENS = 5

@@ -1,10 +1,10 @@
 """Judgements that exist already, in alpaca_eval's annotations.json format: asked again, and answered from the file."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from kto_release.digests import sha256_of
-from kto_release.judges import Done, Failure, Question, Verdict
+from kto_release.engines import Engines, Model
+from kto_release.judges.judge import Done, Failure, Question, Questions, Verdict
 from kto_release.judges.official import (
     OFFICIAL_JUDGE,
     OFFICIAL_REFERENCE,
@@ -14,12 +14,15 @@ from kto_release.judges.official import (
 from kto_release.judges.rows import Judged, read_rows
 from kto_release.positions import collapsed
 from kto_release.recipe import RecordedJudge as Section
+from kto_release.run import Run
 
 
 class RecordedJudge:
     """See `Judge`. Raises `DataError` or `ScoreError` where the file holds no judgements."""
 
     beside = False
+    occupies: Model | None = None
+    longest = 0
 
     def __init__(self, section: Section) -> None:
         found = read_rows(Path(section.path))
@@ -39,7 +42,7 @@ class RecordedJudge:
     def prepare(self, questions: int, characters: int) -> None:
         """See `Judge`. Nothing is asked of anyone."""
 
-    def ask(self, questions: Iterable[Question], done: Done) -> None:
+    def ask(self, questions: Questions, done: Done) -> None:
         """See `Judge`. A judgement of other answers than these is none."""
         for question in questions:
             row = self._rows.get(collapsed(question.instruction))
@@ -60,3 +63,9 @@ def _verdict(row: Judged, question: Question) -> Verdict | Failure:
     # Exact in floating point, so the preference comes back to the last digit.
     first = 2 - row.preference if question.order == "reference_first" else row.preference - 1
     return Verdict(first, row.mass, flagged=row.tampered)
+
+
+def open_judge(section: Section, run: Run, pool: Engines) -> RecordedJudge:
+    """The judge of this section: it needs neither the run nor an engine."""
+    del run, pool
+    return RecordedJudge(section)

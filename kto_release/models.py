@@ -62,35 +62,21 @@ def locate(base: str, revision: str | None = None, *, config_only: bool = False)
 
 
 def _from_hub(base: str, revision: str | None, *, config_only: bool) -> LocalModel:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    # Slow to import, and most commands find their models here.
+    from huggingface_hub import snapshot_download
+
+    from kto_release.hub import READ_FAILURES, explain_read
 
     patterns = [p for p in WEIGHT_PATTERNS if not (config_only and p == "*.safetensors")]
     try:
         path = Path(snapshot_download(base, revision=revision, allow_patterns=patterns))
-    except GatedRepoError:
+    except READ_FAILURES as error:
+        problem, todo, refused = explain_read(error, "model", base, revision)
+        if refused:
+            raise ModelError(problem, expected="an existing folder, or a Hub id such as org/name", todo=todo) from None
         raise ModelError(
-            f"{base!r} is gated, and you have no access", todo="accept its terms on the Hub, then `hf auth login`"
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelError(f"{base!r} has no revision {revision!r}", todo="mend model.revision") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise ModelError(
-            f"no such model: {base!r} is no folder here, and the Hub knows no such model, or keeps it private",
-            expected="an existing folder, or a Hub id such as org/name",
-            todo="mend the name, or `hf auth login` for a private model",
-        ) from None
-    except (OSError, HfHubHTTPError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"{base!r} is no folder here and not in the cache, and {constants.ENDPOINT} can't be reached: {reason}",
-            todo="give model.base a local folder, or connect to the Hub",
+            f"{base!r} is no folder here and not in the cache: {problem}",
+            todo=f"{todo}; or give model.base a local folder",
         ) from None
     return LocalModel(path, base, base, path.name)
 

@@ -171,7 +171,8 @@ class LoraSection(Section):
     target_modules: str | list[str] = "all-linear"
     """Module names that get an adapter, or "all-linear"."""
     quantize: Literal["4bit"] | None = None
-    """"4bit" keeps the frozen base in NF4 (QLoRA, arXiv:2305.14314); needs a GPU and bitsandbytes."""
+    """"4bit" keeps the initial model in NF4 for the whole run (QLoRA, arXiv:2305.14314); an iteration goes on with the
+    last one's adapter. Handed over is what the 4 bits stand for, with the adapter merged. Needs bitsandbytes."""
 
 
 class StopRule(Section):

@@ -200,12 +200,14 @@ class JudgeFacts(Facts):
     parameters: dict[str, Any]
     official: bool
     """Whether this is the judge behind the official leaderboard (gpt-4-1106-preview, recorded)."""
+    orders_known: bool = True
+    """Whether a judgement says in which order the answers were shown; recorded ones rarely do."""
 
     @property
     def settings(self) -> str:
         """The model and how it is asked, but for the prompt."""
         # A recorded judge's parameters say which judgements they are, not how they were made.
-        parameters = {} if self.kind == "recorded" else self.parameters
+        parameters = self.parameters if self.orders_known else {}
         listed = ", ".join(f"{key}={value}" for key, value in sorted(parameters.items()))
         return f"{self.model} ({listed})" if listed else self.model
 

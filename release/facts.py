@@ -261,16 +261,16 @@ def _sources(
 
 def hub_license(hub_id: str, revision: str | None) -> CardLicense | None:
     """The licence on a model's card: from the cache, else from the Hub; None where neither has it."""
-    import httpx2
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    from kto_release.hub import READ_FAILURES  # brings huggingface_hub
 
     try:
         cached = try_to_load_from_cache(hub_id, "README.md", revision=revision)
         if isinstance(cached, str):
             return license_in(Path(cached))
         card: Any = HfApi().model_info(hub_id, revision=revision, timeout=10).card_data  # Any: it is not typed
-    except (httpx2.HTTPError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, ValueError):
+    except READ_FAILURES:
         return None
     return card_license(card.to_dict()) if card is not None else None
 

@@ -89,7 +89,7 @@ def show_target(target: Target | None) -> None:
 
 def show_changes(bundle: Path, target: Target) -> None:
     """What publishing would change on the Hub; asked for, never written."""
-    from kto_release.release.remote import compare
+    from kto_release.release.hub.state import compare  # brings huggingface_hub
 
     changes = compare(bundle, target)
     if changes.note:

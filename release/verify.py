@@ -67,14 +67,14 @@ def check_release(
 
 def download(repo_id: str, revision: str | None) -> Path:
     """The files of a repository, in the Hub's cache. Raises `HubError`."""
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    from kto_release.release.hub.errors import FAILURES, explain
+    from kto_release.hub import READ_FAILURES, explain_read  # brings huggingface_hub
 
     try:
         return Path(snapshot_download(repo_id, revision=revision))
-    except FAILURES as error:
-        problem, _ = explain(error, repo_id, constants.ENDPOINT, "")
+    except READ_FAILURES as error:
+        problem = explain_read(error, "model", repo_id, revision).problem
         raise HubError(
             f"{repo_id!r} is no folder here, and can't be had from the Hub: {problem}",
             expected="a folder, or the id of a repository that you can read",

@@ -17,8 +17,9 @@ from kto_release.evaluate.calibration.anchors import Anchor, draw, load_anchors
 from kto_release.evaluate.options import SAMPLE
 from kto_release.evaluate.scoring.scores import Scores
 from kto_release.files import read_record, write_record
-from kto_release.judges import determining, open_judge
+from kto_release.judges import open_judge
 from kto_release.judges.asking import Journal, Pair, judge_pairs, refuse_failures
+from kto_release.judges.judge import determining
 from kto_release.judges.official import OFFICIAL_REFERENCE
 from kto_release.records import CalibrationRecord, Interval, JudgeFacts
 from kto_release.run import Run

@@ -20,7 +20,7 @@ from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 from kto_release import __version__
 from kto_release.digests import file_sha256
 from kto_release.errors import HubError
-from kto_release.release.hub.errors import FAILURES, explain, is_unreachable
+from kto_release.hub import FAILURES, explain, is_unreachable
 from kto_release.release.hub.files import holds, is_same, local_files, tree
 from kto_release.release.hub.state import observe
 from kto_release.release.options import Target
@@ -63,7 +63,8 @@ def push(
         hub.create()
         hub.check_tag()
     head = hub.head(target.revision)
-    changed = head is None or not hub.holds(head)
+    with hub.step(f"looking at {str(head)[:12]}"):
+        changed = head is None or not holds(hub.api, hub.repo_id, head, hub.goal)
     if changed and target.pull_request:
         return hub.propose()
     if changed:
@@ -108,15 +109,11 @@ class Repository:
         try:
             yield
         except FAILURES as error:
-            problem, todo = explain(error, self.repo_id, self.api.endpoint, self.user)
-            state = self.observe() if self.user and not is_unreachable(error) else self.state
+            problem, todo, _ = explain(error, self.repo_id, self.api.endpoint, self.user)
+            state = self.state
+            if self.user and not self.pull_request and not is_unreachable(error):
+                state = observe(self.api, self.target, self.staging, self.goal) or f"{self.state} (when last seen)"
             raise HubError(f"{doing} failed: {problem}\n  on the Hub: {state}", todo=todo) from None
-
-    def observe(self) -> str:
-        """What the repository holds right now; the last known state where it can't be asked."""
-        if self.pull_request:
-            return self.state
-        return observe(self.api, self.target, self.staging, self.goal) or f"{self.state} (when last seen)"
 
     # The steps, in order
 
@@ -164,22 +161,13 @@ class Repository:
             except RevisionNotFoundError:
                 return None
 
-    def tree(self, commit: str) -> dict[str, Any]:
-        """The files of a commit by path, but those that the Hub itself keeps there."""
-        return tree(self.api, self.repo_id, commit)
-
-    def holds(self, revision: str) -> bool:
-        """Whether a commit or tag holds exactly the files of the bundle, by the Hub's own hashes."""
-        with self.step(f"looking at {revision[:12]}"):
-            return holds(self.api, self.repo_id, revision, self.goal)
-
     def check_tag(self) -> None:
         """Refuse a tag that names something else, before anything is sent: `create_tag` would not notice."""
         if not self.target.tag or self.target.pull_request:
             return
         there = self.tags().get(self.target.tag)
         # Asked by name: what an annotated tag points to is no commit.
-        if there is not None and not self.holds(self.target.tag):
+        if there is not None and not holds(self.api, self.repo_id, self.target.tag, self.goal):
             raise HubError(
                 f"the tag {self.target.tag!r} exists, and names another release (commit {there[:8]})"
                 f"\n  on the Hub: {self.state}",
@@ -201,7 +189,7 @@ class Repository:
     def _commit_files(self, branch: str) -> str:
         """Make a branch hold exactly these files, in at most one commit."""
         head = str(self.api.repo_info(self.repo_id, revision=branch).sha)
-        remote = self.tree(head)
+        remote = tree(self.api, self.repo_id, head)
         changes: list[Any] = [
             CommitOperationAdd(name, file.path)
             for name, file in self.goal.items()
@@ -222,7 +210,7 @@ class Repository:
 
     def verify(self, commit: str) -> str:
         """Read back what arrived and compare it with what was meant; returns how. `HubError` names every difference."""
-        remote = self.tree(commit)
+        remote = tree(self.api, self.repo_id, commit)
         wrong = [f"{name}: missing" for name in sorted(self.goal.keys() - remote.keys())]
         wrong += [f"{name}: not part of the release" for name in sorted(remote.keys() - self.goal.keys())]
         downloaded = compared = 0
@@ -268,14 +256,14 @@ class Repository:
         if revision != "main":
             self.api.create_branch(self.repo_id, branch=revision, revision="main", exist_ok=True)
         head = str(self.api.repo_info(self.repo_id, revision=revision).sha)
-        stale = sorted(self.tree(head).keys() - self.goal.keys())
+        stale = sorted(tree(self.api, self.repo_id, head).keys() - self.goal.keys())
         operations: list[Any] = [CommitOperationCopy(name, name, src_revision=staged) for name in self.goal]
         operations += [CommitOperationDelete(name) for name in stale]
         made = self.api.create_commit(
             self.repo_id, operations, revision=revision, parent_commit=head, commit_message=self._message()
         )
         self.state = f"{revision} holds this release (commit {str(made.oid)[:8]})"
-        if not self.holds(str(made.oid)):
+        if not holds(self.api, self.repo_id, str(made.oid), self.goal):
             raise HubError(
                 f"{revision} does not hold what was verified\n  on the Hub: commit {made.oid}",
                 todo=f"look at the repository: somebody may be changing it; the release is at {staged}",

@@ -99,4 +99,4 @@ def test_a_split_in_the_snorkel_layout(tmp_path):
         "'owner/feedback': Unknown split \"nope\". Should be one of ['train_iteration_1'].\n"
         "  to do: mend data.partitions or data.held_out"
     )
-    assert name.startswith("no such data set: 'owner/none' is no file here, and the Hub knows none of that name")
+    assert name.startswith("the Hub knows no data set 'owner/none', or keeps it private")

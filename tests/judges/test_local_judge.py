@@ -10,8 +10,9 @@ import torch
 
 from kto_release.engines import Engines
 from kto_release.errors import JudgeError
-from kto_release.judges import Failure, Question, Verdict
 from kto_release.judges.asking import Journal, Pair, judge_pairs
+from kto_release.judges.feed import Waiting
+from kto_release.judges.judge import Failure, Question, Verdict
 from kto_release.judges.local import LocalJudge, letter_tokens, prompt_ids
 from kto_release.judges.prompt import load_prompt
 from kto_release.models import locate
@@ -134,7 +135,7 @@ def test_verdicts_are_the_models_own_probabilities(tiny_model: Path, pool: Engin
         Question("b", 0, "answer_first", "Say hi.", "</s> no", "hi"),
     ]
     found: dict[str, Verdict | Failure] = {}
-    judge.ask(questions, lambda question, outcome: found.update({question.key: outcome}))
+    judge.ask(Waiting(questions), lambda question, outcome: found.update({question.key: outcome}))
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
@@ -176,7 +177,7 @@ def test_a_real_model_follows_the_place_rather_than_the_answer(smollm2: Path, po
         Question("b", 0, "answer_first", "What is the capital of France?", bad, good),
     ]
     found: dict[str, Verdict | Failure] = {}
-    judge.ask(questions, lambda question, outcome: found.update({question.key: outcome}))
+    judge.ask(Waiting(questions), lambda question, outcome: found.update({question.key: outcome}))
     verdicts = [verdict for verdict in found.values() if isinstance(verdict, Verdict)]
     assert len(verdicts) == 2
     assert all(verdict.mass is not None and verdict.mass < 0.5 for verdict in verdicts)

@@ -13,6 +13,7 @@ from judge_server import Fault, JudgeServer, error, judge_server
 from kto_release.errors import JudgeError
 from kto_release.files import read_jsonl
 from kto_release.judges.asking import Journal, Judgements, Pair, judge_pairs, order_of, questions_of, refuse_failures
+from kto_release.judges.feed import Waiting
 from kto_release.judges.openai import OpenAIJudge
 from kto_release.judges.prompt import load_prompt
 from kto_release.recipe import OpenAIJudge as Section
@@ -563,7 +564,7 @@ def test_questions_are_asked_side_by_side(tmp_path: Path) -> None:
         server.together = threading.Barrier(6)
         questions = [question for number, pair in enumerate(PAIRS) for question in questions_of(number, pair, judged)]
         outcomes: dict[str, Any] = {}
-        judged.ask(questions, lambda question, outcome: outcomes.update({question.key: outcome}))
+        judged.ask(Waiting(questions), lambda question, outcome: outcomes.update({question.key: outcome}))
     assert len(outcomes) == 12
     assert {outcome.tries for outcome in outcomes.values()} == {1}
 

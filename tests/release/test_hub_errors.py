@@ -8,7 +8,7 @@ from fake_hub import FakeHub
 from releases import DIGEST, STAGING, TARGET, TOKEN, history, sha256_by_path, write_bundle
 
 from kto_release.errors import HubError
-from kto_release.release.hub.errors import explain
+from kto_release.hub import explain
 from kto_release.release.hub.push import Pushed, push
 from kto_release.release.options import Target
 
