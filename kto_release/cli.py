@@ -222,7 +222,8 @@ def publish(
     """Assemble the bundle with template, card and manifest, check it, and push it to the Hub."""
     from kto_release import release as stage
     from kto_release.recipe_file import load_recipe
-    from kto_release.release.options import Options, sign_with
+    from kto_release.release.options import Options
+    from kto_release.release.signing import sign_with
     from kto_release.run import Run
 
     options = Options(
@@ -262,7 +263,7 @@ def verify(
 ) -> None:
     """Check a release that you received: manifest, hashes, signature, template, and the card against the records."""
     from kto_release import release as stage
-    from kto_release.release.options import trust_in
+    from kto_release.release.signing import trust_in
 
     trust = trust_in(key, certificate_chain or [], identity, issuer)
     stage.verify(where, revision=revision, rescore=rescore, lc_data=lc_data, trust=trust)

@@ -7,7 +7,7 @@ path of this machine: paths are relative to the run directory.
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 
 class Facts(BaseModel):
@@ -202,6 +202,14 @@ class JudgeFacts(Facts):
     """Whether this is the judge behind the official leaderboard (gpt-4-1106-preview, recorded)."""
     orders_known: bool = True
     """Whether a judgement says in which order the answers were shown; recorded ones rarely do."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _made_before(cls, data: Any) -> Any:
+        """A record that does not say whether orders are known: of recorded judgements they are not."""
+        if isinstance(data, dict) and "orders_known" not in data:
+            return {**data, "orders_known": data.get("kind") != "recorded"}
+        return data
 
     @property
     def settings(self) -> str:

@@ -181,18 +181,12 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _write_configuration(source: Path, folder: Path) -> None:
-    """config.json, generation_config.json and the tokenizer, without what is true of this machine only."""
+    """config.json, generation_config.json and the tokenizer, whose configuration `write_template` cleans."""
     for name in ("config.json", "generation_config.json"):
         if (source / name).is_file():
             write_atomically(folder / name, _json(_read_json(source / name)))
     for name in TOKENIZER_FILES:
-        if not (source / name).is_file():
-            continue
-        if name == "tokenizer_config.json":
-            local = ("is_local", "local_files_only", "name_or_path")
-            plain = {key: value for key, value in _read_json(source / name).items() if key not in local}
-            write_atomically(folder / name, _json(plain))
-        else:
+        if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
 
 

@@ -1,12 +1,10 @@
 """How a release is published: the recipe's wishes, with the command line over them."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from kto_release.errors import RecipeError
 from kto_release.recipe import ReleaseSection
-from kto_release.release.signing import SignWith, Trust
+from kto_release.release.signing import SignWith
 
 
 class Options(NamedTuple):
@@ -96,31 +94,3 @@ def wished(section: ReleaseSection, options: Options) -> ReleaseSection:
             "tag": options.tag or section.tag,
         }
     )
-
-
-def sign_with(key: Path | None, certificate: Path | None, chain: Sequence[Path], *, sigstore: bool) -> SignWith | None:
-    """How to sign, from the command line; None: not at all. Raises `RecipeError` for what does not go together."""
-    if sigstore and (key or certificate or chain):
-        raise RecipeError("--sign-sigstore goes without a key or certificate", todo="leave one of them out")
-    if (certificate or chain) and not (key and certificate):
-        raise RecipeError("--sign-certificate needs --sign-key, and --sign-chain needs both", todo="give them too")
-    _must_exist([path for path in (key, certificate, *chain) if path is not None])
-    return SignWith(key, certificate, tuple(chain)) if key or sigstore else None
-
-
-def trust_in(key: Path | None, chain: Sequence[Path], identity: str | None, issuer: str | None) -> Trust | None:
-    """What the reader trusts, from the command line; None: nothing. Raises `RecipeError`."""
-    if (identity is None) != (issuer is None):
-        raise RecipeError("--identity and --issuer go together", todo="give both")
-    if sum((key is not None, bool(chain), identity is not None)) > 1:
-        raise RecipeError(
-            "a signature is checked in one way", expected="--key, --certificate-chain, or --identity and --issuer"
-        )
-    _must_exist([path for path in (key, *chain) if path is not None])
-    return Trust(key, tuple(chain), identity, issuer) if key or chain or identity else None
-
-
-def _must_exist(paths: Sequence[Path]) -> None:
-    for path in paths:
-        if not path.is_file():
-            raise RecipeError(f"no such file: {str(path)!r}", expected="a PEM file")

@@ -9,12 +9,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kto_release.errors import ReleaseError
+from kto_release.errors import RecipeError, ReleaseError
 from kto_release.release.manifest import SIGNATURE
 
 PUBLIC_KEY = "signing_key.pem"
@@ -41,6 +41,34 @@ class Trust(NamedTuple):
     """For example an e-mail address."""
     issuer: str | None = None
     """OpenID Connect issuer that vouches for the identity."""
+
+
+def sign_with(key: Path | None, certificate: Path | None, chain: Sequence[Path], *, sigstore: bool) -> SignWith | None:
+    """How to sign, from the command line; None: not at all. Raises `RecipeError` for what does not go together."""
+    if sigstore and (key or certificate or chain):
+        raise RecipeError("--sign-sigstore goes without a key or certificate", todo="leave one of them out")
+    if (certificate or chain) and not (key and certificate):
+        raise RecipeError("--sign-certificate needs --sign-key, and --sign-chain needs both", todo="give them too")
+    _must_exist([path for path in (key, certificate, *chain) if path is not None])
+    return SignWith(key, certificate, tuple(chain)) if key or sigstore else None
+
+
+def trust_in(key: Path | None, chain: Sequence[Path], identity: str | None, issuer: str | None) -> Trust | None:
+    """What the reader trusts, from the command line; None: nothing. Raises `RecipeError`."""
+    if (identity is None) != (issuer is None):
+        raise RecipeError("--identity and --issuer go together", todo="give both")
+    if sum((key is not None, bool(chain), identity is not None)) > 1:
+        raise RecipeError(
+            "a signature is checked in one way", expected="--key, --certificate-chain, or --identity and --issuer"
+        )
+    _must_exist([path for path in (key, *chain) if path is not None])
+    return Trust(key, tuple(chain), identity, issuer) if key or chain or identity else None
+
+
+def _must_exist(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise RecipeError(f"no such file: {str(path)!r}", expected="a PEM file")
 
 
 def write_public_key(bundle: Path, how: SignWith) -> None:
