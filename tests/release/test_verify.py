@@ -326,7 +326,7 @@ def test_no_such_repository(own_hub: FakeHub) -> None:
         verify("tester/nothing")
     assert str(caught.value).replace(own_hub.url, "HUB") == (
         "'tester/nothing' is no folder here, and can't be had from the Hub:"
-        " tester/nothing or a part of it is not there (404) (Repository not found)\n"
+        " the Hub knows no model 'tester/nothing', or keeps it private\n"
         "  expected: a folder, or the id of a repository that you can read\n"
         "  to do: mend the name or --revision; for a private repository: hf auth login"
     )
