@@ -198,7 +198,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
 def refuse_failures(judgements: Judgements, allowed: float) -> None:
     """Raise `JudgeError` where more than the share `allowed` of the pairs got no judgement: that is no score."""
     failed, total = sum(judgements.failures.values()), len(judgements.rows)
-    if failed > allowed * total:
+    if failed and failed / total > allowed:  # divided, since 0.29 * 100 is less than 29
         reasons = "\n".join(f"  - {count} x {reason}" for reason, count in judgements.failures.most_common())
         raise JudgeError(
             f"{failed} of {total} judgements failed, so there is no score:\n{reasons}",

@@ -1,7 +1,9 @@
 """What went wrong with a request, and whether trying again can help."""
 
+import json
 import re
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -11,8 +13,8 @@ import openai
 
 SHOWN = 200
 """Characters of a server's own words in a message."""
-ABOUT_THE_QUESTION = re.compile(r"content.?filter|content.?policy|context.?length|maximum context|too (?:long|large)")
-OUT_OF_MONEY = re.compile(r"insufficient_quota|billing|exceeded your current quota")
+OUT_OF_MONEY = re.compile(r"insufficient_quota|billing|exceeded your current quota|insufficient credits", re.IGNORECASE)
+RATE_LIMIT = re.compile(r"rate.?limit|too many requests|overloaded")
 
 
 class Kind(Enum):
@@ -36,7 +38,6 @@ class Fault(NamedTuple):
 TODO = {
     401: "check the key in the environment",
     402: "see to the account's balance",
-    403: "check that the key may use this model",
     404: "check eval.judge.model and base_url",
 }
 
@@ -55,34 +56,61 @@ def classify(error: openai.OpenAIError, key: str) -> Fault:
     if isinstance(error, openai.APIConnectionError):
         return Fault(Kind.PASSING, f"no connection: {_cause(error)}")
     if isinstance(error, openai.APIStatusError):
-        return _of_status(error, key)
-    return Fault(Kind.PERMANENT, _clean(str(error), key))
+        return _of_status(error.status_code, _said(error), str(error.code), error.response.headers, key)
+    return Fault(Kind.PERMANENT, clean_words(str(error), key))
 
 
-def _of_status(error: openai.APIStatusError, key: str) -> Fault:
-    status, words = error.status_code, _clean(_words(error), key)
+def classify_body(error: object, headers: Mapping[str, str], key: str) -> Fault | None:
+    """The fault that a server put into an answer which HTTP calls a success; null where it states no status."""
+    code = error.get("code") if isinstance(error, dict) else None
+    status = int(code) if isinstance(code, int | str) and re.fullmatch("[45][0-9]{2}", str(code)) else None
+    said = words_of(error)
+    if OUT_OF_MONEY.search(f"{code} {said}"):
+        status = 402
+    elif status is None and RATE_LIMIT.search(f"{code} {said}".lower()):
+        status = 429
+    if status is None:
+        return None
+    return _of_status(status, said, str(code), headers, key)
+
+
+def words_of(error: object) -> str:
+    """What a server said, and what the provider behind it said, where it hands that on."""
+    if isinstance(error, str):
+        return error
+    if not isinstance(error, dict):
+        return ""
+    said = [next((error[name] for name in ("message", "detail", "error") if isinstance(error.get(name), str)), "")]
+    metadata = error.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("raw"):
+        said.append(metadata["raw"] if isinstance(metadata["raw"], str) else json.dumps(metadata["raw"]))
+    return ": ".join(str(words) for words in said if words)
+
+
+def clean_words(text: str, key: str) -> str:
+    """One line, of bearable length, that any file can hold, and in which the key does not appear."""
+    line = " ".join(text.replace(key, "***").encode("utf-8", "replace").decode().split())
+    return line[:SHOWN] + "…" if len(line) > SHOWN else line
+
+
+def _of_status(status: int, said: str, code: str, headers: Mapping[str, str], key: str) -> Fault:
+    words = clean_words(said, key)
     reason = f"HTTP {status}: {words}" if words else f"HTTP {status}"
-    if status == 429 and OUT_OF_MONEY.search(f"{error.code} {words}"):
+    if status == 429 and OUT_OF_MONEY.search(f"{code} {said}"):
         return Fault(Kind.PERMANENT, reason, todo=TODO[402])
     if status in (408, 409, 425, 429) or status >= 500:
-        return Fault(Kind.PASSING, reason, retry_after=_retry_after(error))
-    if status in (400, 413, 422) and ABOUT_THE_QUESTION.search(f"{error.code} {words}".lower()):
-        return Fault(Kind.QUESTION, reason)
-    return Fault(Kind.PERMANENT, reason, todo=TODO.get(status, "check eval.judge.parameters"))
+        return Fault(Kind.PASSING, reason, retry_after=_retry_after(headers))
+    if status in TODO or status < 400:
+        return Fault(Kind.PERMANENT, reason, todo=TODO.get(status))
+    # A filter, a length, a moderation: providers have a hundred wordings. That the request itself is right, other
+    # questions show.
+    return Fault(Kind.QUESTION, reason)
 
 
-def _words(error: openai.APIStatusError) -> str:
+def _said(error: openai.APIStatusError) -> str:
     """The server's explanation, where it gives one that a person can read."""
-    if isinstance(error.body, dict) and isinstance(error.body.get("message"), str):
-        return str(error.body["message"])
-    text = error.response.text.strip()
+    text = (words_of(error.body) or error.response.text).strip()
     return "" if text.startswith("<") else text
-
-
-def _clean(text: str, key: str) -> str:
-    """One line, of bearable length, in which the key does not appear."""
-    line = " ".join(text.replace(key, "***").split())
-    return line[:SHOWN] + "…" if len(line) > SHOWN else line
 
 
 def _cause(error: BaseException) -> str:
@@ -96,9 +124,9 @@ def _cause(error: BaseException) -> str:
     return f"{type(inner).__name__}: {inner}" if str(inner) else type(inner).__name__
 
 
-def _retry_after(error: openai.APIStatusError) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds from the header, which is a number or a date."""
-    value = error.response.headers.get("retry-after")
+    value = headers.get("retry-after")
     if value is None:
         return None
     try:

@@ -8,22 +8,50 @@ from kto_release.judges.judge import Verdict
 from kto_release.judges.prompt import LETTERS
 
 SHOWN_TOKENS = 5
+LEAST = -1e4
+"""A log-probability whose probability is zero in any precision; servers write -9999, or numbers beyond a float."""
 
 
 class Unreadable(Exception):  # noqa: N818 - what it is, not an error of ours
     """An answer that holds no verdict, and why."""
 
 
+class NoCompletion(Unreadable):
+    """An answer that is no chat completion at all: a gateway's page, for example, which may pass."""
+
+
 def read_body(content: bytes) -> dict[str, Any]:
-    """The JSON object in a response. Raises `Unreadable`."""
+    """The JSON object in a response, without what JSON or UTF-8 can't hold. Raises `NoCompletion`."""
     try:
-        body = json.loads(content)
-    except ValueError:
+        body = _writable(json.loads(content))
+    except (ValueError, RecursionError):
         shown = content[:60].decode("utf-8", "replace")
-        raise Unreadable(f"the answer is no JSON: {shown!r}") from None
+        raise NoCompletion(f"the answer is no JSON: {shown!r}") from None
     if not isinstance(body, dict):
-        raise Unreadable(f"the answer is a JSON {type(body).__name__}, not an object")
+        raise NoCompletion(f"the answer is a JSON {type(body).__name__}, not an object")
     return body
+
+
+def read_error(body: dict[str, Any]) -> object:
+    """The error that a server reports in an answer which HTTP calls a success; null where there is none."""
+    if body.get("error"):
+        return body["error"]
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    return choice.get("error") or None if isinstance(choice, dict) else None
+
+
+def _writable(value: Any) -> Any:
+    """The same value as strict JSON: null for NaN and infinities, a question mark for half a surrogate pair."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_writable(item) for item in value]
+    if isinstance(value, dict):
+        return {_writable(key): _writable(item) for key, item in value.items()}
+    return value
 
 
 def read_verdict(body: dict[str, Any]) -> Verdict:
@@ -34,7 +62,7 @@ def read_verdict(body: dict[str, Any]) -> Verdict:
     """
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise Unreadable("the answer holds no choice")
+        raise NoCompletion("the answer holds no choice")
     choice = choices[0]
     top = _likeliest(choice)
     first, second = (sum(p for token, p in top if token.strip() == letter) for letter in LETTERS)
@@ -51,7 +79,11 @@ def read_usage(body: dict[str, Any]) -> tuple[int, int] | None:
     if not isinstance(usage, dict):
         return None
     read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return (read, written) if isinstance(read, int) and isinstance(written, int) else None
+    return (read, written) if _is_count(read) and _is_count(written) else None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def _likeliest(choice: dict[str, Any]) -> list[tuple[str, float]]:
@@ -66,8 +98,11 @@ def _likeliest(choice: dict[str, Any]) -> list[tuple[str, float]]:
     top = []
     for entry in entries:
         token, logprob = (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
-        number = float(logprob) if isinstance(logprob, int | float) and not isinstance(logprob, bool) else math.nan
-        if not (isinstance(token, str) and number <= 1e-3):  # NaN compares as false
+        if isinstance(token, str) and logprob is None:
+            continue  # minus infinity, as servers send it: no probability
+        if not isinstance(token, str) or not isinstance(logprob, int | float) or isinstance(logprob, bool):
             raise Unreadable("the answer holds log-probabilities that are none")
-        top.append((token, math.exp(number)))
+        if logprob > 1e-3:
+            raise Unreadable("the answer holds log-probabilities that are none")
+        top.append((token, math.exp(max(logprob, LEAST))))
     return top

@@ -5,11 +5,12 @@ of a recipe are reported at once. `recipes/schema.json` is generated from these 
 """
 
 import datetime as dt
+import json
 from collections.abc import Iterator
 from enum import Enum
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 NOT_IDENTITY = {"identity": False}
 """Marks a field that changes how fast or how visibly a run trains, never what comes out of it."""
@@ -26,6 +27,10 @@ FileName = Annotated[str, Beside.FILE]
 """A file's name, or something else (a Hub id, a split, a template's name) that looks like none."""
 Location = Annotated[str, Beside.EXISTING]
 """A Hub id, or a file or folder."""
+
+
+def _date_as_text(value: object) -> object:
+    return value.isoformat() if isinstance(value, dt.date) else value  # YAML reads an unquoted date as one
 
 
 class Section(BaseModel):
@@ -166,7 +171,8 @@ class LoraSection(Section):
     target_modules: str | list[str] = "all-linear"
     """Module names that get an adapter, or "all-linear"."""
     quantize: Literal["4bit"] | None = None
-    """"4bit" keeps the frozen base in NF4 (QLoRA, arXiv:2305.14314); needs a GPU and bitsandbytes."""
+    """"4bit" keeps the initial model in NF4 for the whole run (QLoRA, arXiv:2305.14314); an iteration goes on with the
+    last one's adapter. Handed over is what the 4 bits stand for, with the adapter merged. Needs bitsandbytes."""
 
 
 class StopRule(Section):
@@ -312,8 +318,38 @@ class OpenAIJudge(Section):
     """USD per million output tokens."""
     max_cost: float | None = Field(default=None, ge=0)
     """USD; where the estimate is above it, nothing is asked."""
-    parameters: dict[str, str | int | float | bool] = {}
-    """Further request parameters, for example reasoning_effort."""
+    parameters: dict[str, JsonValue] = {}
+    """Further parts of the request, sent as they are: reasoning_effort, top_k, or mappings such as
+    chat_template_kwargs; null takes out one of the request's own (max_tokens, logprobs, top_logprobs)."""
+    headers: dict[str, str] = {}
+    """Further headers of each request, for gateways. They are saved with the run, so a key does not belong here."""
+    endpoint: str | None = None
+    """A name for what serves the judge: with it, judgements outlive a move to another address or port; null: the
+    address itself."""
+
+    @field_validator("azure_api_version", mode="before")
+    @classmethod
+    def _version_as_text(cls, value: object) -> object:
+        return _date_as_text(value)
+
+    @model_validator(mode="after")
+    def _request_is_one(self) -> "OpenAIJudge":
+        extra = self.parameters.get("extra_body")
+        if extra is not None and not isinstance(extra, dict):
+            raise ValueError(f"parameters: extra_body is {extra!r}; expected a mapping")
+        given = {**self.parameters, **(extra or {})}
+        for name in ("model", "messages", "stream"):
+            if name in given:
+                raise ValueError(f"parameters: {name} is not for the recipe to send: the request's own is needed")
+        for name in ("max_tokens", "max_completion_tokens", "max_output_tokens", "n"):
+            value = given.get(name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"parameters: {name} is {value!r}; expected a number from 1")
+        try:
+            json.dumps(given, allow_nan=False)
+        except ValueError:
+            raise ValueError("parameters: JSON has no NaN and no infinity; expected a number") from None
+        return self
 
 
 class LocalJudge(Section):
@@ -391,8 +427,8 @@ class StatedResult(Section):
 
     @field_validator("date", mode="before")
     @classmethod
-    def _date_as_text(cls, value: object) -> object:
-        return value.isoformat() if isinstance(value, dt.date) else value  # YAML reads an unquoted date as one
+    def _as_text(cls, value: object) -> object:
+        return _date_as_text(value)
 
 
 class Emissions(Section):

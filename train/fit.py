@@ -10,6 +10,7 @@ import torch
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from kto_release import console
+from kto_release.errors import RunError
 from kto_release.files import write_record
 from kto_release.templates import save_tokenizer
 from kto_release.train import checkpoints, logps_store
@@ -25,6 +26,7 @@ from kto_release.train.saved import check_trained, is_complete
 from kto_release.train.trainer import KTOTrainer
 from kto_release.train.tree import FORWARD_ONLY
 
+ADAPTER = "adapter"
 NOT_WEIGHTS = ("training_args.bin",)
 
 
@@ -101,13 +103,59 @@ def _policy(iteration: Iteration) -> Any:
     """The model that is trained, proved to compute what its own forward computes."""
     lora, tokens = iteration.train.lora, iteration.tokens
     section = iteration.inputs.run.recipe.model
-    model = load_model(iteration.weights_of(iteration.parent), section, quantize=lora.quantize if lora else None)
+    quantize = lora.quantize if lora else None
+    model = load_model(_base(iteration), section, quantize=quantize, precision=iteration.precision)
     if torch.cuda.is_available() and not getattr(model, "is_quantized", False) and not sharded():
         model.to(process_state().device)  # where it will train, and where the proof takes no time
     chosen = choose_road(model, proof_trees(tokens, iteration.train.max_length))
     if process_state().is_main_process:
         write_record(iteration.folder / "road.json", chosen)
-    return model if lora is None else with_adapters(model, lora)
+    if lora is None:
+        return model
+    return with_adapters(model, lora, _adapter_before(iteration) if quantize else None)
+
+
+def _base(iteration: Iteration) -> Path:
+    """The weights below the adapters: 4-bit ones stay the initial model's for the whole run."""
+    lora = iteration.train.lora
+    if lora is not None and lora.quantize is not None:
+        return iteration.inputs.base.path
+    return iteration.weights_of(iteration.parent)
+
+
+def _adapter_before(iteration: Iteration) -> Path | None:
+    """The adapter that a 4-bit base goes on with; the first iteration has none."""
+    if iteration.number == 1:
+        return None
+    folder = iteration.inputs.run.iteration(iteration.number - 1) / ADAPTER
+    if not (folder / "adapter_config.json").is_file():
+        raise RunError(
+            f"the adapter of iteration {iteration.number - 1} is gone, and 4-bit training goes on from it",
+            todo=f"restore {str(folder)!r}, or remove {str(folder.parent)!r} to train that iteration again",
+        )
+    return folder
+
+
+def _reference_weights(trainer: KTOTrainer) -> contextlib.AbstractContextManager[None]:
+    """The prepared policy as the iteration's reference, for one pass."""
+    iteration, lora = trainer.iteration, trainer.iteration.train.lora
+    is_initial = iteration.reference.sha256 == iteration.inputs.initial.sha256
+    if trainer.state.global_step == 0 and iteration.reference.sha256 == iteration.parent.sha256:
+        return contextlib.nullcontext()
+    if lora is None or lora.quantize is None:
+        return holding(
+            trainer.model_wrapped,
+            lambda: load_model(iteration.weights_of(iteration.reference), iteration.inputs.run.recipe.model),
+            trainer.accelerator.device,
+            main=trainer.accelerator.is_main_process,
+        )
+    if not is_initial:
+        raise RunError(
+            f"the reference of iteration {iteration.number} is gone",
+            todo=f"remove {str(iteration.folder)!r} to start the iteration again",
+        )
+    without: contextlib.AbstractContextManager[None] = trainer.model.disable_adapter()
+    return without
 
 
 def _reference(trainer: KTOTrainer) -> Reference:
@@ -120,15 +168,7 @@ def _reference(trainer: KTOTrainer) -> Reference:
     stored = logps_store.load(folder, key, tokens)
     if stored is not None:
         return stored
-    weights: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if trainer.state.global_step > 0 or iteration.reference.sha256 != iteration.parent.sha256:
-        weights = holding(
-            trainer.model_wrapped,
-            lambda: load_model(iteration.weights_of(iteration.reference), iteration.inputs.run.recipe.model),
-            trainer.accelerator.device,
-            main=trainer.accelerator.is_main_process,
-        )
-    with weights:
+    with _reference_weights(trainer):
         found = logps_store.compute(
             trainer.model_wrapped,
             tokens,
@@ -155,8 +195,8 @@ def _save(trainer: KTOTrainer, iteration: Iteration, target: Path) -> None:
     trainer.save_model(str(part))  # gathers sharded weights on every rank
     if trainer.accelerator.is_main_process:
         if iteration.train.lora is not None:
-            base, section = iteration.weights_of(iteration.parent), iteration.inputs.run.recipe.model
-            merge(part, iteration.folder / "adapter", base, section)
+            section, quantize = iteration.inputs.run.recipe.model, iteration.train.lora.quantize
+            merge(part, iteration.folder / ADAPTER, _base(iteration), section, quantize)
         save_tokenizer(iteration.inputs.tokenizer, part)
         for name in NOT_WEIGHTS:
             (part / name).unlink(missing_ok=True)

@@ -148,7 +148,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         logps_B, losses_B = self.sum_over_ranks(torch.stack([logps_B, losses_B])).unbind()
         computed = self.sum_over_ranks(torch.tensor(self.tokens_computed, dtype=torch.float64, device=device))
         self._check_finite(batch, logps_B)
-        if self.state.global_step == 0 and self.iteration.reference.sha256 == self.iteration.parent.sha256:
+        if self.state.global_step == 0 and self._starts_at_reference():
             self._check_first_step(logps_B, reference_B, z_raw, losses_B, desirable_B)
         loss = losses_B.sum() / size
         self.step_metrics = {
@@ -213,6 +213,12 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             f"step {self.state.global_step + 1}: the log-probability is not finite for {self._rows(batch, bad_B)}",
             todo="look at these rows; if they are sound, lower train.learning_rate. The last checkpoint is whole",
         )
+
+    def _starts_at_reference(self) -> bool:
+        """Whether the policy of the first step is the reference; an adapter that goes on has its own dropout."""
+        iteration, lora = self.iteration, self.iteration.train.lora
+        goes_on = iteration.number > 1 and lora is not None and lora.quantize is not None
+        return iteration.reference.sha256 == iteration.parent.sha256 and not (goes_on and lora.dropout > 0)
 
     def _check_first_step(
         self, logps_B: Tensor, reference_B: Tensor, kl_raw: float, losses_B: Tensor, desirable_B: Tensor

@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections import Counter
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -216,16 +218,16 @@ PERMANENT = {
         "HTTP 401: Incorrect API key provided: ***",
         "check the key in the environment",
     ),
-    "403": (error(403, "not yours"), "HTTP 403: not yours", "check that the key may use this model"),
+    "402": (error(402, "no credits"), "HTTP 402: no credits", "see to the account's balance"),
+    "402 in a 200": (
+        Fault(body=b'{"error": {"code": 402, "message": "no credits"}}'),
+        "HTTP 402: no credits",
+        "see to the account's balance",
+    ),
     "404": (
         error(404, "The model `gpt-x` does not exist"),
         "HTTP 404: The model `gpt-x` does not exist",
         "check eval.judge.model and base_url",
-    ),
-    "400": (
-        error(400, "Unsupported parameter: logprobs"),
-        "HTTP 400: Unsupported parameter: logprobs",
-        "check eval.judge.parameters",
     ),
     "no money left": (
         error(429, "You exceeded your current quota", "insufficient_quota"),
@@ -261,12 +263,169 @@ def test_what_will_not_pass_stops_at_once(
     assert "secret-key" not in "".join(path.read_text() for path in tmp_path.iterdir())
 
 
-def test_a_question_that_the_server_refuses_fails_alone(tmp_path: Path) -> None:
-    """A content filter is about one question; the others are judged."""
+REFUSALS = {
+    "a filter": (error(400, "The prompt was filtered", "content_filter"), "HTTP 400: The prompt was filtered"),
+    "a wording of its own": (error(400, "Content Exists Risk"), "HTTP 400: Content Exists Risk"),
+    "moderation": (error(403, "flagged for violence"), "HTTP 403: flagged for violence"),
+    "a proxy's page": (Fault(413, body=b"<html>too large</html>"), "HTTP 413"),
+    "text alone": (Fault(422, body=b'{"error": "inputs must be shorter"}'), "HTTP 422: inputs must be shorter"),
+    "the provider behind": (
+        Fault(
+            400,
+            body=b'{"error": {"code": 400, "message": "Provider returned error", "metadata": {"raw": "too long"}}}',
+        ),
+        "HTTP 400: Provider returned error: too long",
+    ),
+    "in a 200": (Fault(body=b'{"error": {"code": "403", "message": "flagged"}}'), "HTTP 403: flagged"),
+    "in a choice": (
+        Fault(change=lambda c: c["choices"][0].update(error={"code": 400, "message": "flagged"})),
+        "HTTP 400: flagged",
+    ),
+    "half an emoji": (Fault(400, body=b'{"error": {"message": "no \\ud83d"}}'), "HTTP 400: no ?"),
+}
+
+
+@pytest.mark.parametrize(("fault", "reason"), REFUSALS.values(), ids=REFUSALS)
+def test_a_question_that_the_server_refuses_fails_alone(tmp_path: Path, fault: Fault, reason: str) -> None:
+    """Whatever its words, a refusal is about one question; it is asked once, and the others are judged."""
     with judge_server() as server:
-        server.faults.extend([Fault(), error(400, "The prompt was filtered", "content_filter")])
+        server.faults.extend([Fault(), fault])
         result = judge(server, tmp_path, concurrency=1)
-    assert [row.failure for row in result.rows] == ["HTTP 400: The prompt was filtered", *[None] * 5]
+        assert server.requests == PROBE + len(PAIRS)
+    assert [row.failure for row in result.rows] == [reason, *[None] * 5]
+
+
+def test_refusals_in_a_row_are_the_questions_while_the_probe_is_answered(tmp_path: Path) -> None:
+    """Three refused questions: the probe is asked again, is answered, and so the other three are judged."""
+    refused = error(400, "Content Exists Risk")
+    with judge_server() as server:
+        server.faults.extend([Fault(), refused, refused, refused])
+        result = judge(server, tmp_path, concurrency=1)
+        assert server.requests == PROBE + 3 + PROBE + 3
+    assert [row.failure is None for row in result.rows] == [False] * 3 + [True] * 3
+
+
+def test_a_refusal_of_everything_stops_the_evaluation(tmp_path: Path) -> None:
+    """Two are judged; then three questions and the probe are refused: the other question is not asked."""
+    with judge_server() as server:
+        server.faults.extend([Fault()] * 3)
+        server.always = error(403, "the key was restricted")
+        with pytest.raises(JudgeError) as caught:
+            judge(server, tmp_path, concurrency=1)
+        assert server.requests == PROBE + 2 + 3 + PROBE
+        host = server.url.removeprefix("http://").removesuffix("/v1")
+    assert str(caught.value) == (
+        f"the judge gpt-x at {host} stopped: HTTP 403: the key was restricted\n"
+        "  to do: check that the key may use this model, and eval.judge.parameters; "
+        "the same command then continues, and what was judged is kept"
+    )
+    assert len(read_jsonl(tmp_path / "judgements.jsonl")) == 2
+
+
+@pytest.mark.parametrize("least", ["-Infinity", "NaN", "null", "-9999", "-1" + "0" * 400])
+def test_an_alternative_without_probability_counts_as_nothing(tmp_path: Path, least: str) -> None:
+    """Servers write minus infinity in many ways, and tokens that are half a character: the verdict stays 3/4."""
+
+    def sent(content: dict[str, Any]) -> None:
+        top = content["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        top += [{"token": "\ud83d", "logprob": -50.0}, {"token": "m", "logprob": json.loads(least)}]
+
+    with judge_server() as server:
+        server.always = Fault(change=sent)
+        result = judge(server, tmp_path)
+        assert Journal(tmp_path).verdicts.keys() == {row["key"] for row in read_jsonl(tmp_path / "judgements.jsonl")}
+    assert [row.preference for row in result.rows] == true_preferences()
+
+
+def test_the_share_of_failures_that_is_allowed_is_allowed(tmp_path: Path) -> None:
+    """29 failed of 100 are 29%, though 0.29 * 100 is less than 29 in floating point."""
+    result = Judgements([], [], Counter({"refused": 29}))
+    refuse_failures(result._replace(rows=[None] * 100), 0.29)  # type: ignore[list-item]
+    with pytest.raises(JudgeError, match="30 of 100"):
+        refuse_failures(Judgements([None] * 100, [], Counter({"refused": 30})), 0.29)  # type: ignore[list-item]
+
+
+def test_parameters_are_sent_as_they_are(tmp_path: Path) -> None:
+    """Unknown, nested, within extra_body; null takes a parameter out. Headers go with every request."""
+    parameters = {
+        "top_k": 1,
+        "provider": {"order": ["x"]},
+        "temperature": None,
+        "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},
+    }
+    with judge_server() as server:
+        judge(server, tmp_path, PAIRS[:1], parameters=parameters, headers={"authorization": "Gateway g"})
+        assert set(server.keys) == {"Gateway g"}
+    body = server.bodies[-1]
+    del body["messages"]
+    assert body == {
+        "model": "gpt-x",
+        "max_tokens": 1,
+        "logprobs": True,
+        "top_logprobs": 20,
+        "top_k": 1,
+        "provider": {"order": ["x"]},
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+
+
+WRONG = {
+    "model": ({"model": "x"}, "model is not for the recipe to send"),
+    "stream": ({"extra_body": {"stream": True}}, "stream is not for the recipe to send"),
+    "max_tokens": ({"max_tokens": "abc"}, "max_tokens is 'abc'; expected a number from 1"),
+    "extra_body": ({"extra_body": 3}, "extra_body is 3; expected a mapping"),
+    "infinity": ({"penalty": float("inf")}, "JSON has no NaN and no infinity"),
+}
+
+
+@pytest.mark.parametrize(("parameters", "said"), WRONG.values(), ids=WRONG)
+def test_parameters_that_cannot_be_sent_are_refused_by_the_recipe(parameters: dict[str, Any], said: str) -> None:
+    """A sentence, before anything runs."""
+    with pytest.raises(ValueError, match=said):
+        Section(kind="openai", model="gpt-x", parameters=parameters)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_every_token_that_may_be_written_is_in_the_estimate(name: str) -> None:
+    """Ten questions of at most 4096 tokens at $10 per million: 41 cents, and nothing for what is read."""
+    section = Section(
+        kind="openai",
+        model="gpt-x",
+        base_url="http://127.0.0.1:1/v1",
+        parameters={name: 4096},
+        price_per_million_input=0,
+        price_per_million_output=10,
+    )
+    assert OpenAIJudge(section, load_prompt("alpaca_eval")).estimate(10, 0).cost == pytest.approx(0.4096)
+
+
+def test_a_named_endpoint_keeps_its_judgements_at_another_address(tmp_path: Path) -> None:
+    """The name stands for the address: a second server, on another port, is asked nothing."""
+    with judge_server() as first:
+        judge(first, tmp_path, endpoint="lab")
+    with judge_server() as second:
+        result = judge(second, tmp_path, endpoint="lab")
+        assert second.requests == 0
+    assert [row.preference for row in result.rows] == true_preferences()
+
+
+def test_azures_version_may_be_an_unquoted_date() -> None:
+    """YAML reads 2024-10-21 as a date."""
+    section = Section(kind="openai", model="gpt-x", azure_api_version=date(2024, 10, 21))  # type: ignore[arg-type]
+    assert section.azure_api_version == "2024-10-21"
+
+
+def test_a_rate_limit_in_a_200_waits_as_any_other(tmp_path: Path) -> None:
+    """More often than an unreadable answer is forgiven, and with its Retry-After."""
+    limited = Fault(
+        headers=(("Retry-After", "0.3"),), body=b'{"error": {"code": 429, "message": "rate-limited upstream"}}'
+    )
+    with judge_server() as server:
+        server.faults.extend([Fault(), *[limited] * 4])
+        result = judge(server, tmp_path, concurrency=1)
+        gaps = [b - a for a, b in zip(server.arrivals, server.arrivals[1:], strict=False)]
+    assert [row.preference for row in result.rows] == true_preferences()
+    assert min(gaps[1:5]) >= 0.3
 
 
 def test_the_servers_retry_after_is_kept(tmp_path: Path) -> None:

@@ -112,8 +112,7 @@ def test_fsdp2_goes_on_from_its_checkpoint(one, tmp_path, tiny_model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [None, {"rank": 4}])
-@pytest.mark.parametrize("main_only", ["true", "false"])
+@pytest.mark.parametrize(("lora", "main_only"), [(None, "true"), ({"rank": 4}, "false")])
 def test_fsdp2_as_accelerate_configures_it(tmp_path, tiny_model, lora, main_only):
     """Sharded state dicts, checkpointed layers, packs that need other numbers of head chunks on each rank, the initial
     model as the reference, and weights loaded on the main process only or on all: what one process trains.
@@ -139,8 +138,6 @@ def test_fsdp2_as_accelerate_configures_it(tmp_path, tiny_model, lora, main_only
         FSDP_CPU_RAM_EFFICIENT_LOADING=main_only,
     )
     check_equal(tmp_path / "one", tmp_path / "two", weight=1e-4)
-    tokens = [[row["tokens"] for row in read_jsonl(path)] for path in sorted(tmp_path.glob("*/runs/*/*/metrics.jsonl"))]
-    assert len(tokens) == 4
 
 
 @pytest.mark.slow
