@@ -68,14 +68,18 @@ class Judge(Protocol):
     """Something that compares."""
 
     facts: JudgeFacts
-    occupies: Model | None
-    """The model that it loads on a device of ours; null: none."""
-    longest: int
-    """Tokens that an engine of that model must have room for."""
     beside: bool
     """Whether it can judge while answers are still generated: it needs no device of ours."""
     determines: dict[str, Any]
     """What of this judge determines a verdict: it goes into the key of every question."""
+
+    @property
+    def occupies(self) -> Model | None:
+        """The model that it loads on a device of ours; null: none."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens that an engine of that model must have room for."""
 
     def affords(self, questions: int, characters: int, /) -> bool:
         """Whether so many questions, with so many characters of instructions and answers, are within max_cost."""

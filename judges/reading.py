@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 from kto_release.judges.judge import Verdict
 from kto_release.judges.prompt import LETTERS
@@ -82,7 +82,7 @@ def read_usage(body: dict[str, Any]) -> tuple[int, int] | None:
     return (read, written) if _is_count(read) and _is_count(written) else None
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 

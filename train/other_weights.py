@@ -42,8 +42,9 @@ def holding(model: nn.Module, load: Callable[[], nn.Module], device: torch.devic
 def _reshard(model: nn.Module) -> None:
     """FSDP2 leaves what it gathered last as it is until the next pass: into its shards again."""
     for module in model.modules():
-        if hasattr(module, "reshard"):
-            module.reshard()
+        reshard: Callable[[], None] | None = getattr(module, "reshard", None)
+        if reshard is not None:
+            reshard()
 
 
 def _base(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -217,8 +217,8 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     def _starts_at_reference(self) -> bool:
         """Whether the policy of the first step is the reference; an adapter that goes on has its own dropout."""
         iteration, lora = self.iteration, self.iteration.train.lora
-        goes_on = iteration.number > 1 and lora is not None and lora.quantize is not None
-        return iteration.reference.sha256 == iteration.parent.sha256 and not (goes_on and lora.dropout > 0)
+        drops = lora is not None and lora.quantize is not None and lora.dropout > 0
+        return iteration.reference.sha256 == iteration.parent.sha256 and not (iteration.number > 1 and drops)
 
     def _check_first_step(
         self, logps_B: Tensor, reference_B: Tensor, kl_raw: float, losses_B: Tensor, desirable_B: Tensor
