@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help install demo test quick check bench-train bench-eval docs help-snapshot clean
+.PHONY: help install demo test quick check bench-train bench-eval docs help-snapshot trajectory clean
 
 help:
 	@echo "make demo         install, and run the quickstart through train, eval and publish"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench-train  training against TRL's KTOTrainer, into benchmarks/README.md (half an hour on two cores)"
 	@echo "make bench-eval   how often intervals hold, and generation beside vLLM's own (half an hour on two cores)"
 	@echo "make docs         the recipe's reference and schema, from the code"
+	@echo "make trajectory   the training loop's numbers of a tiny run, recorded anew (from a clean tree)"
 	@echo "make clean        remove the environment and what was built"
 
 install: .venv/.installed
@@ -56,6 +57,9 @@ docs: install
 
 help-snapshot: install
 	$(BIN)/python -c "import sys; sys.path.insert(0, 'tests/kto_release'); import test_cli; test_cli.SNAPSHOT.write_text(test_cli.helps('$(BIN)/kto-release'))"
+
+trajectory: install
+	$(BIN)/python -c "import sys, tempfile, pathlib; sys.path[:0] = ['tests/train', 'tests/support']; import test_trajectory; test_trajectory.record(pathlib.Path(tempfile.mkdtemp()))"
 
 clean:
 	rm -rf .venv build dist *.egg-info
