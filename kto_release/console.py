@@ -4,6 +4,7 @@ Text from models, data or the Hub is never read as markup: everything goes throu
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,37 +30,46 @@ out = Console(highlight=False, soft_wrap=True, width=WIDTH, quiet=os.environ.get
 err = Console(stderr=True, highlight=False, soft_wrap=True, width=WIDTH)
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What moves a cursor, changes colours or turns the direction of writing round; line end and tab are harmless."""
+
+
+def shown(text: str) -> str:
+    """Text from anywhere as a terminal may get it: control characters are spelled, and do nothing."""
+    return CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+
+
 def say(message: str = "", style: str | None = None) -> None:
     """One line of ordinary output."""
-    out.print(Text(message, style=style or ""))
+    out.print(Text(shown(message), style=style or ""))
 
 
 def heading(message: str) -> None:
     """The start of a stage."""
     out.print()
-    out.print(Text(message, style="bold"))
+    out.print(Text(shown(message), style="bold"))
 
 
 def warn(message: str) -> None:
     """Something that the user must know, and that does not stop the command."""
-    err.print(Text(f"warning: {message}", style="yellow"))
+    err.print(Text(shown(f"warning: {message}"), style="yellow"))
 
 
 def fail(message: str) -> None:
     """The one message of a command that stops."""
-    err.print(Text("error: ", style="bold red") + Text(message))
+    err.print(Text("error: ", style="bold red") + Text(shown(message)))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, style: str | None = None) -> None:
     """A table; numbers (and text that looks like one) are aligned right."""
-    shown = Table(title=Text(title, style="bold"), title_justify="left", style=style or "")
+    made = Table(title=Text(shown(title), style="bold"), title_justify="left", style=style or "")
     for position, column in enumerate(columns):
         cells = [str(row[position]) for row in rows]
         numeric = bool(cells) and all(cell[:1].isdigit() or cell[:1] in "-+–" for cell in cells)
-        shown.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+        made.add_column(Text(shown(column)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(str(cell)) for cell in row))
-    out.print(shown)
+        made.add_row(*(Text(shown(str(cell))) for cell in row))
+    out.print(made)
 
 
 @contextmanager

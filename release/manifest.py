@@ -5,10 +5,10 @@ shows. That nobody changed a file *and* the manifest only a signature can show.
 """
 
 import json
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from kto_release.digests import file_sha256, sha256_of
 from kto_release.errors import ReleaseError
@@ -20,10 +20,25 @@ UNLISTED = frozenset({MANIFEST, SIGNATURE, ".gitattributes"})
 """A file can't hold its own hash, a signature covers the manifest, and .gitattributes is the Hub's."""
 
 
+def within(path: str) -> str:
+    """The path as it is, where it names a file within a release. Raises `ValueError`.
+
+    Whoever made a release says these names, and whoever checks it opens them.
+    """
+    parts = PurePosixPath(path).parts
+    plain = path == PurePosixPath(path).as_posix() and path.isprintable() and "\\" not in path and ":" not in path
+    if not plain or not parts or path.startswith("/") or ".." in parts or path in (".", ""):
+        raise ValueError(f"{path!r} names no file within a release")
+    return path
+
+
+PathWithin = Annotated[str, AfterValidator(within)]
+
+
 class ReleaseFile(Facts):
     """One published file."""
 
-    path: str
+    path: PathWithin
     """Relative, with forward slashes."""
     size: int
     """Bytes."""
@@ -55,9 +70,9 @@ class Result(Facts):
     length_controlled_winrate: float | None
     intervals: dict[str, Interval]
     reliable: bool
-    record: str
+    record: PathWithin
     """Path of the whole record in the release."""
-    judgements: str | None
+    judgements: PathWithin | None
     """Path of the judgements behind it."""
 
 

@@ -19,6 +19,7 @@ from kto_release.records import EvalRecord, IterationRecord
 from kto_release.release.card import FACTS, README, render_card
 from kto_release.release.chat_template import replay
 from kto_release.release.checks.item import State
+from kto_release.release.checks.model import SAFE_SUFFIXES
 from kto_release.release.facts import CardFacts
 from kto_release.release.manifest import MANIFEST, SIGNATURE, UNLISTED, Manifest, read_manifest
 from kto_release.release.model_index import EVAL_RESULTS, eval_results
@@ -26,8 +27,9 @@ from kto_release.release.rescore import SAME, read_jsonl, rescore
 from kto_release.release.signing import PUBLIC_KEY, Trust
 from kto_release.release.signing import check as check_signature
 
-OF_A_DOWNLOAD = frozenset({".cache", ".git"})
-"""Folders that a download or a clone puts beside the files."""
+OF_A_CLONE = frozenset({(".git",)})
+OF_A_DOWNLOAD = frozenset({(".cache", "huggingface")})
+"""Folders that a clone or a download puts beside the files."""
 
 
 class Checked(NamedTuple):
@@ -91,7 +93,11 @@ def check_files(folder: Path, manifest: Manifest) -> Iterator[Checked]:
     right = 0
     for file in manifest.files:
         path = folder / file.path
-        if not path.is_file():
+        if path.suffix not in SAFE_SUFFIXES:
+            yield Checked(file.path, "failed", "a kind of file that can hold code, which no release has")
+        elif _leads_out(folder, path):
+            yield Checked(file.path, "failed", "a link to another place, which is not opened")
+        elif not path.is_file():
             yield Checked(file.path, "failed", "missing")
         elif path.stat().st_size != file.size:
             yield Checked(file.path, "failed", f"{path.stat().st_size} bytes, not {file.size}")
@@ -102,7 +108,9 @@ def check_files(folder: Path, manifest: Manifest) -> Iterator[Checked]:
     listed = {file.path for file in manifest.files} | UNLISTED
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and name.parts[0] not in OF_A_DOWNLOAD and name.as_posix() not in listed:
+        if path.is_dir() and not path.is_symlink():
+            continue
+        if name.parts[:1] not in OF_A_CLONE and name.parts[:2] not in OF_A_DOWNLOAD and name.as_posix() not in listed:
             yield Checked(name.as_posix(), "failed", "not part of the release")
     yield Checked(
         "files", "passed" if right == len(manifest.files) else "failed", f"{right} of {len(manifest.files)} whole"
@@ -126,6 +134,15 @@ def signature(folder: Path, trust: Trust | None) -> Checked:
         whole = f"whole, by the key in the release itself ({PUBLIC_KEY})"
         return Checked(SIGNATURE, "passed", f"{whole}; that it is authentic only your own copy of it shows: --key")
     return Checked(SIGNATURE, "passed", "made by whom you trust: the release is authentic")
+
+
+def _leads_out(folder: Path, path: Path) -> bool:
+    """Whether a path goes through a link to another place than the Hub's own cache of these very files."""
+    real, root = path.resolve(), folder.resolve()
+    if real.is_relative_to(root):
+        return False
+    blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else None
+    return blobs is None or not real.is_relative_to(blobs)
 
 
 def template(folder: Path) -> Checked:

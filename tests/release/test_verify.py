@@ -12,11 +12,12 @@ from keys import make_key
 from releases import sha256_by_path
 from run_builder import build_run
 
+from kto_release.digests import file_sha256
 from kto_release.errors import HubError, ReleaseError
 from kto_release.files import write_record
 from kto_release.judges.rows import read_rows
 from kto_release.release import Options, publish, verify
-from kto_release.release.manifest import list_files, read_manifest
+from kto_release.release.manifest import MANIFEST, ReleaseFile, list_files, read_manifest
 from kto_release.release.signing import SignWith, Trust
 from kto_release.release.verify import Checked, check_release
 
@@ -330,3 +331,63 @@ def test_no_such_repository(own_hub: FakeHub) -> None:
         "  expected: a folder, or the id of a repository that you can read\n"
         "  to do: mend the name or --revision; for a private repository: hf auth login"
     )
+
+
+def forge(release: Path, files: list[ReleaseFile]) -> None:
+    """The manifest with other files in it, as whole as a forger makes it: nothing is signed, every digest is right."""
+    (release / "model.sig").unlink(missing_ok=True)
+    manifest = read_manifest(release / MANIFEST)
+    forged = manifest.model_copy(update={"files": sorted(files, key=lambda file: file.path)}).sealed()
+    (release / MANIFEST).write_text(forged.spelled(), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/hostname", "../outside.json", "a/../../b.json", "a\\b.json", "C:x.json", "./a.json", ""]
+)
+@pytest.mark.parametrize("place", ["files", "record", "judgements"])
+def test_a_name_that_leads_out_of_the_release_is_not_opened(release: Path, place: str, name: str) -> None:
+    """Wherever a manifest names a file; nothing is said of the file that it means."""
+    plain = json.loads((release / MANIFEST).read_text())
+    if place == "files":
+        plain["files"][0]["path"] = name
+    else:
+        plain["results"][0][place] = name
+    (release / MANIFEST).write_text(json.dumps(plain, indent=2))
+    [found] = failures(release)
+    assert found.what == MANIFEST
+    assert f"{name!r} names no file within a release" in found.evidence
+
+
+@pytest.mark.parametrize("name", ["modeling_tiny.py", "optimizer.pt", "weights.pkl", "run.sh", "model.bin"])
+def test_a_listed_file_that_can_hold_code_fails(release: Path, name: str) -> None:
+    """Also where the manifest lists it with the right hash."""
+    (release / name).write_text("print()")
+    listed = read_manifest(release / MANIFEST).files
+    digest = file_sha256(release / name)
+    forge(release, [*listed, ReleaseFile(path=name, size=7, sha256=digest)])
+    assert (name, "a kind of file that can hold code, which no release has") in {
+        (item.what, item.evidence) for item in failures(release)
+    }
+
+
+def test_a_link_out_of_the_release_is_not_followed(release: Path, tmp_path: Path) -> None:
+    """A listed file that is a link to another place, with that file's hash in the manifest; and one that is not listed."""
+    secret = tmp_path / "secret.json"
+    secret.write_text("{}")
+    (release / "more.json").symlink_to(secret)
+    listed = read_manifest(release / MANIFEST).files
+    forge(release, [*listed, ReleaseFile(path="more.json", size=2, sha256=file_sha256(secret))])
+    (release / "loose.json").symlink_to(tmp_path / "nothing")
+    found = {(item.what, item.evidence) for item in failures(release)}
+    assert ("more.json", "a link to another place, which is not opened") in found
+    assert ("loose.json", "not part of the release") in found
+
+
+@pytest.mark.parametrize(
+    ("name", "stays"), [(".cache/x.json", False), (".cache/huggingface/x.json", True), (".git/x", True)]
+)
+def test_what_a_download_leaves_beside_is_passed_over(release: Path, name: str, stays: bool) -> None:
+    """The folders of a clone and of the Hub's client, and no others."""
+    (release / name).parent.mkdir(parents=True)
+    (release / name).write_text("{}")
+    assert [item.what for item in failures(release)] == ([] if stays else [name])
