@@ -141,7 +141,7 @@ def _label(cells: Cells) -> bool:
         raise RowProblem(f"{' and '.join(names)} contradict each other")
     meaning = meanings.pop()
     if meaning is None:
-        raise RowProblem(f"label {values[0]!r} is neither liked nor disliked, by data.labels", fault=False)
+        raise RowProblem(f"label {values[0]!r} is neither desirable nor undesirable, by data.labels", fault=False)
     return meaning
 
 

@@ -160,7 +160,7 @@ class _Writer:
     def _notes(self) -> dict[str, int]:
         notes = dict(self.left_out.notes)
         if self.contradicting:
-            notes["an answer is liked in one row and disliked in another"] = self.contradicting
+            notes["an answer is desirable in one row and undesirable in another"] = self.contradicting
         return notes
 
 

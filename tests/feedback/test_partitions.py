@@ -85,3 +85,17 @@ def test_an_id_is_shown_instead_of_the_row(tmp_path):
     left_out = LeftOut()
     assert [row.where for row in read(find_partitions(data).iterations[0], data, left_out)] == ["a.jsonl, id 'f1'"]
     assert [bad.where for bad in left_out.bad] == ["a.jsonl, id 'f2'"]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_cut_parts_and_the_held_out_share_are_disjoint_and_cover_all(tmp_path, seed):
+    """Every prompt is in exactly one part or held out, and parts are of equal size but for one prompt.
+
+    30 prompts, of which a fifth is held out: 6, and the other 24 in three parts of 8; in five of 4, 5, 5, 5 and 5.
+    """
+    source = write(tmp_path / "a.jsonl", 0, 30)
+    for number, sizes in ((3, [8, 8, 8]), (5, [4, 5, 5, 5, 5])):
+        *parts, held_out = prompts(DataSection(source=source, partitions=number, held_out=0.2, seed=seed))
+        assert [len(part) for part in parts] == sizes
+        assert len(held_out) == 6
+        assert sorted([*held_out, *(prompt for part in parts for prompt in part)]) == sorted(f"a{n}" for n in range(30))

@@ -1,5 +1,7 @@
 """Templates from elsewhere: rendered in a child process first, and refused if they break its limits or the sandbox."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,22 @@ def test_a_models_own_template_is_tried_too(tiny: Any, monkeypatch: pytest.Monke
     ):
         with pytest.raises(ModelError, match="takes longer than 1 s of a processor"):
             use()
+
+
+def test_the_child_gets_no_secret(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this process's environment the program that renders sees where programs and libraries are, and nothing else."""
+    seen, python = tmp_path / "seen.json", tmp_path / "python"
+    python.write_text(
+        f"#!{sys.executable} -I\nimport json, os, sys\njson.dump(dict(os.environ), open({str(seen)!r}, 'w'))\n"
+        f"os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])\n"
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    path = tmp_path / "plain.jinja"
+    path.write_text("{% for m in messages %}{{ m['content'] }} for the child alone{% endfor %}")
+    load_template(str(path), tiny)
+    assert json.loads(seen.read_text()).keys() - {"LC_CTYPE"} <= {"PATH", "LD_LIBRARY_PATH"}  # Python's own LC_CTYPE
 
 
 def test_real_templates_use_what_transformers_offers(tiny: Any, tmp_path: Path) -> None:

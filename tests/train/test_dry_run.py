@@ -73,6 +73,28 @@ def test_memory_by_hand():
     assert round(found.weights / GIB, 2) == 0.5
 
 
+def test_memory_is_split_over_the_shards():
+    """Over eight devices each holds an eighth of the gradients and of the moments; without shards, all of them."""
+    from transformers import LlamaConfig
+
+    from kto_release.recipe import TrainSection
+    from kto_release.train.launch_file import Devices
+    from kto_release.train.memory import estimate
+
+    config = LlamaConfig(
+        vocab_size=256, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    one, copies, split = (
+        estimate(config, TrainSection(), devices, bf16=True, checkpointing=True)
+        for devices in (Devices(1, 1, "one"), Devices(8, 1, "copies"), Devices(8, 8, "split"))
+    )
+    assert copies == one
+    assert split.gradients == one.gradients / 8
+    assert split.optimizer == one.optimizer / 8
+    assert split.weights == one.weights / 8 + one.weights / 2  # of two layers, one is gathered at a time
+    assert (split.activations, split.logits) == (one.activations, one.logits)
+
+
 def test_a_launch_configuration_that_is_none(monkeypatch, capfd, tmp_path, tiny_model):
     """A missing file is named before anything starts."""
     recipe = write_recipe(tmp_path, tiny_model)

@@ -26,7 +26,7 @@ def test_skipped_rows_are_counted_and_listed(tiny_model, tmp_path):
     facts = prepare(Run.open(load_recipe(recipe), tmp_path / "runs")).facts[0]
     assert facts.skipped == {"label is not true or false": 1, "the template prints no calls of tools": 1}
     assert facts.unused == {"score": 2}
-    assert facts.notes == {"an answer is liked in one row and disliked in another": 1}
+    assert facts.notes == {"an answer is desirable in one row and undesirable in another": 1}
     assert facts.kept.model_dump() == {"desirable": 9, "undesirable": 9}
     listing = tmp_path / "runs" / "small" / "iteration-1" / "tokens" / "left_out.jsonl"
     assert [json.loads(line)["where"] for line in listing.read_text().splitlines()] == [

@@ -50,6 +50,19 @@ def test_a_cut_answer_has_no_end_of_turn(tiny_model, tmp_path):
     }
 
 
+def test_a_partner_is_cut_where_the_prompt_before_it_is_longer(tiny_model, tmp_path):
+    """Another prompt's answer keeps its beginning up to max_length, at least one token, and all of it where it fits."""
+    tokens, _, _ = prepared(tmp_path, tiny_model, "cut")
+    rows = {int(row): number for number, row in enumerate(tokens.row_F)}
+    long, short = rows[3], rows[4]
+    prompt = int(tokens.prompt_F[short])
+    length = len(tokens.prompt(prompt))
+    for max_length, room in ((length + 9, 9), (length + 1, 1), (length, 1)):
+        assert tokens.partner(prompt, long, max_length).tolist() == tokens.completion(long)[:room].tolist()
+    whole = tokens.completion(short).tolist()
+    assert tokens.partner(prompt, short, length + len(whole)).tolist() == whole
+
+
 def test_what_is_too_long_is_left_out_and_counted_per_label(tiny_model, tmp_path):
     """The default: nothing is cut, and the reasons say how many of which kind are gone."""
     tokens, facts, _ = prepared(tmp_path, tiny_model, "drop")
