@@ -63,7 +63,8 @@ def published(run: Run, record: IterationRecord) -> Published:
             todo="restore the model's folder, or train that iteration again",
         )
     for path in source.iterdir():
-        if path.is_file() and path.name != "config.json" and not path.name.startswith("model"):
+        is_weights = ".safetensors" in path.suffixes  # with their index
+        if path.is_file() and path.name != "config.json" and not is_weights:
             shutil.copyfile(path, folder / path.name)
     plain = {key: value for key, value in config.items() if key not in NOT_PUBLISHED}
     write_atomically(folder / "config.json", json.dumps({**plain, "dtype": weights.dtype}, indent=2) + "\n")

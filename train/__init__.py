@@ -14,7 +14,7 @@ def train(run: Run) -> list[IterationRecord]:
     Whatever interrupts it, the same call goes on from where it was. Raises `KtoReleaseError` subclasses.
     """
     # In here, so that reading records and plans, as the release does, needs no torch.
-    from kto_release.published import published, show_kept
+    from kto_release.published import published, show_kept, wanted_dtype
     from kto_release.train import curves
     from kto_release.train.chain import run_iteration, stopped_by
     from kto_release.train.device import process_state
@@ -37,7 +37,8 @@ def train(run: Run) -> list[IterationRecord]:
         if state.is_main_process:
             picture = curves.draw(run, records)
             _show(records)
-            show_kept(published(run, records[-1]), run.recipe.release.min_kept)
+            if wanted_dtype(run, records[0].parent.dtype) != records[-1].model.dtype:  # else nothing is rounded
+                show_kept(published(run, records[-1]), run.recipe.release.min_kept)
             console.say(f"Curves: {picture}")
             console.say(f"Model:  {run.iteration(len(records)) / 'model'}")
     return records
