@@ -139,10 +139,18 @@ def signature(folder: Path, trust: Trust | None) -> Checked:
 def _leads_out(folder: Path, path: Path) -> bool:
     """Whether a path goes through a link to another place than the Hub's own cache of these very files."""
     real, root = path.resolve(), folder.resolve()
-    if real.is_relative_to(root):
-        return False
-    blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else None
-    return blobs is None or not real.is_relative_to(blobs)
+    return not any(real.is_relative_to(place) for place in (root, *_hub_blobs(root)))
+
+
+def _hub_blobs(snapshot: Path) -> list[Path]:
+    """Where the Hub's cache keeps the files of a snapshot, `CACHE/models--OWNER--NAME/snapshots/COMMIT`.
+
+    They lie in the repository's blobs, or, where they came by Xet, in those that all repositories of a cache share.
+    """
+    if snapshot.parent.name != "snapshots":
+        return []
+    repository = snapshot.parents[1]
+    return [repository / "blobs", repository.parent / "blobs"]
 
 
 def template(folder: Path) -> Checked:
