@@ -18,6 +18,8 @@ from kto_release.templates import load_template, render, set_template
 from kto_release.train import train
 from kto_release.train.tokens import Tokens
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = [{"instruction": f"Question {number}?", "output": "Yes.", "generator": "us"} for number in range(2)]
 
 

@@ -305,6 +305,7 @@ def short_answers(run: Run) -> CardFacts:
     return facts.model_copy(update={"evaluations": quick})
 
 
+@pytest.mark.slow
 def test_the_program_for_transformers_runs(tmp_path: Path, tiny_model: Path) -> None:
     """What the card tells people to run with Transformers answers, with the settings of the evaluation."""
     run = build_run(tmp_path, tiny_model)

@@ -20,6 +20,8 @@ from kto_release.release.manifest import read_manifest
 from kto_release.run import Run
 from kto_release.templates.load import MARK
 
+pytestmark = pytest.mark.slow
+
 LOAD = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -51,7 +53,6 @@ def everything_under(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("xet", [False, True], ids=["lfs", "xet"])
 def test_from_the_command_line_to_a_model_that_loads_by_its_id(
     hub: FakeHub, run: Run, cli: Path, tmp_path: Path, xet: bool
