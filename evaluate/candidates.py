@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from kto_release.digests import weights_digest
 from kto_release.engines import Model
 from kto_release.errors import ModelError, RunError
-from kto_release.models import LocalModel, load_tokenizer, locate, stored_weights
+from kto_release.models import LocalModel, load_tokenizer, locate
+from kto_release.models import facts as model_facts
 from kto_release.published import facts_of, wanted_dtype
 from kto_release.records import ModelFacts
 from kto_release.run import Run
@@ -64,16 +65,7 @@ def check_weights(candidate: Candidate) -> None:
 def _initial(run: Run) -> Candidate:
     section = run.recipe.model
     base = locate(section.base, section.revision)
-    stored = stored_weights(base.path)
-    facts = ModelFacts(
-        name="initial",
-        hub_id=base.hub_id,
-        revision=base.revision,
-        path=None,
-        sha256=weights_digest(base.path),
-        dtype=stored.dtype,
-        parameters=stored.parameters,
-    )
+    facts = model_facts(base, "initial")
     first = run.iteration_record(1)
     if first is not None and first.parent.sha256 != facts.sha256:
         raise ModelError(
@@ -83,7 +75,7 @@ def _initial(run: Run) -> Candidate:
         )
     tokenizer = load_tokenizer(base, trust_remote_code=section.trust_remote_code)
     template = load_template(section.template, tokenizer)
-    model = Model(base.path, wanted_dtype(run, stored.dtype), section.trust_remote_code)
+    model = Model(base.path, wanted_dtype(run, facts.dtype), section.trust_remote_code)
     return _candidate("initial", base.name, facts, model, tokenizer, template)
 
 
@@ -111,21 +103,11 @@ def _iteration(run: Run, number: int) -> Candidate:
 
 def _foreign(run: Run, which: str) -> Candidate:
     local = locate(which)
-    stored = stored_weights(local.path)
-    digest = weights_digest(local.path)
-    facts = ModelFacts(
-        name=local.name,
-        hub_id=local.hub_id,
-        revision=local.revision,
-        path=None,
-        sha256=digest,
-        dtype=stored.dtype,
-        parameters=stored.parameters,
-    )
+    facts = model_facts(local, local.name)
     tokenizer = load_tokenizer(local)
     template = load_template("base" if tokenizer.chat_template else run.recipe.model.template, tokenizer)
-    name = f"{re.sub(r'[^A-Za-z0-9._-]+', '--', local.name)}-{digest[:8]}"
-    return _candidate(name, local.name, facts, Model(local.path, stored.dtype), tokenizer, template)
+    name = f"{re.sub(r'[^A-Za-z0-9._-]+', '--', local.name)}-{facts.sha256[:8]}"
+    return _candidate(name, local.name, facts, Model(local.path, facts.dtype), tokenizer, template)
 
 
 def _candidate(

@@ -7,6 +7,8 @@ import subprocess
 import pytest
 from feedback_files import write_recipe
 
+pytestmark = pytest.mark.slow
+
 INSTRUCTIONS = [
     {
         "dataset": "small",

@@ -159,8 +159,7 @@ class Prober:
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
             mask[row, width - len(prompt) :] = 1
-        generation = loaded.generation_config
-        ends = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
+        ends = _sample_as_it_is(loaded)
         devices = [self.device] if self.device.type == "cuda" else []
         with (
             own_attention(loaded),
@@ -172,10 +171,6 @@ class Prober:
             made = loaded.generate(
                 input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),
-                do_sample=True,
-                temperature=1.0,
-                top_p=1.0,
-                top_k=0,
                 max_new_tokens=self.train.probe_tokens,
                 pad_token_id=pad,
                 use_cache=True,
@@ -259,6 +254,20 @@ def repetition(ids: list[int]) -> float:
     """Share of 4-grams of an answer that occurred before in it; 0 for a shorter one."""
     grams = [tuple(ids[i : i + NGRAM]) for i in range(len(ids) - NGRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _sample_as_it_is(loaded: Any) -> list[int]:
+    """Let `generate` draw from the model's own distribution; returns the tokens that end an answer.
+
+    What a model's generation_config asks for (a temperature, a penalty of repetition, a smallest probability) would
+    give another distribution, whose answers say nothing of the KL divergence; `generate` takes it wherever a call is
+    silent.
+    """
+    from transformers import GenerationConfig  # slow to import, and most of this room needs none
+
+    own = loaded.generation_config.eos_token_id
+    loaded.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_p=1.0, top_k=0, eos_token_id=own)
+    return own if isinstance(own, list) else [own]
 
 
 def _mean(values: NDArray[Any]) -> float | None:

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -120,9 +121,12 @@ class _Writer:
         )
         self.seen.add(content[:16])
 
-    def finish(self, key: str) -> None:
+    def close(self) -> None:
+        """What was added is on disk; nothing can be added any more."""
         self.prompt_file.close()
         self.completion_file.close()
+
+    def finish(self, key: str) -> None:
         desirable_F = np.array(self.desirable_F, dtype=np.bool_)
         lengths_F = np.diff(self.prompt_offsets)[self.prompt_F] + np.diff(self.completion_offsets)
         np.savez(
@@ -182,10 +186,11 @@ def tokenize(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     writer = _Writer(scratch, partition, train)
-    stream = read(partition, data, writer.left_out)
-    while chunk := list(islice(stream, ROWS_AT_ONCE)):
-        _write(writer, chunk, tokenizer)
     try:
+        with closing(writer):
+            stream = read(partition, data, writer.left_out)
+            while chunk := list(islice(stream, ROWS_AT_ONCE)):
+                _write(writer, chunk, tokenizer)
         if data.bad_rows == "error":
             writer.left_out.refuse(partition.name)
         if not writer.prompt_F:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 VLLM = """
 import os, pathlib, subprocess, sys, time
 

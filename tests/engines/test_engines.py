@@ -158,6 +158,7 @@ def test_weights_are_rounded_before_they_are_used(tiny_model: Path, tmp_path: Pa
     assert logprobs("exact", "bfloat16") != logprobs("exact", "float32")
 
 
+@pytest.mark.slow
 def test_one_engine_at_a_time_and_none_loaded_twice(tiny_model: Path, tmp_path: Path) -> None:
     """The same model with enough room is the engine at hand; anything else takes its place."""
     other = tmp_path / "other"

@@ -33,6 +33,7 @@ def test_one_judgement_has_no_standard_error() -> None:
     assert (rates.win_rate, rates.standard_error) == (100.0, None)
 
 
+@pytest.mark.slow
 def test_the_length_controlled_rate_is_the_packages_to_the_last_bit(tmp_path: Path) -> None:
     """alpaca_eval's own function, fed by a Hub cache that holds the same made-up data, gives the same number."""
     data = gamed_data(tmp_path)
@@ -68,6 +69,7 @@ def test_the_length_controlled_rate_is_the_packages_to_the_last_bit(tmp_path: Pa
     assert ours.rate == float(theirs.stdout)
 
 
+@pytest.mark.slow
 def test_importing_and_fitting_leave_no_trace(tmp_path: Path) -> None:
     """Logging, warnings, scikit-learn's settings and the environment are as before, and nothing is printed."""
     gamed = write_gamed(tmp_path / "df_gamed.csv")

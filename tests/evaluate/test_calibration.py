@@ -221,6 +221,7 @@ def test_a_sample_is_seeded_and_common_to_all() -> None:
         draw([anchors[0], anchor("c", 1.0, [1.1])], 10, 0)
 
 
+@pytest.mark.slow
 def test_anchors_are_models_of_the_leaderboard(shared_data: Path) -> None:
     """The six with stored judgements and three with stored answers, by their published win rates."""
     anchors = load_anchors(shared_data / "alpaca_eval")
@@ -264,6 +265,7 @@ def with_judge(run: Run, url: str) -> Run:
     return Run(recipe, run.path)
 
 
+@pytest.mark.slow
 def test_a_judge_is_calibrated_with_real_anchors(
     run: Run, shared_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -208,6 +208,7 @@ def test_one_command_compares(
     assert "better" in result.out
 
 
+@pytest.mark.slow
 def test_real_models_are_compared_with_length_control(shared_data: Path, tmp_path: Path) -> None:
     """claude-2.1 is better than OpenHermes by both rates; its answers are shorter, so the controlled gain is larger."""
     data = shared_data / "alpaca_eval"

@@ -132,6 +132,7 @@ def test_both_orders_are_judged_by_the_local_model(build: Build) -> None:
         assert row["preference"] == sum(row["preferences"]) / 2
 
 
+@pytest.mark.slow
 def test_a_finished_evaluation_is_not_done_again(build: Build) -> None:
     """Not a byte changes, and the weights are not even needed."""
     run = build()
@@ -143,6 +144,7 @@ def test_a_finished_evaluation_is_not_done_again(build: Build) -> None:
     assert contents(run.path / "eval") == before
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_continues_with_what_is_missing(build: Build) -> None:
     """Two answers and a cut line, and later three judgements and a cut line: the end is that of an unbroken run."""
     whole = build("whole")
@@ -215,6 +217,7 @@ def test_another_model_than_the_run_began_with_is_refused(build: Build, tiny_mod
     assert not (run.path / "eval").exists()
 
 
+@pytest.mark.slow
 def test_an_evaluation_has_one_name(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
     """On the console, in the report and in comparisons: the model's, not that of the answers' generator."""
     run = build(reference="initial")
@@ -229,6 +232,7 @@ def test_an_evaluation_has_one_name(build: Build, capsys: pytest.CaptureFixture[
     assert str(record.answers_by) not in (judged(run, "iteration-2") / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_initial_models_answers_are_the_reference(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
     """They are generated once, in a folder of their own, and used by every iteration; iterations are compared."""
     run = build(reference="initial")
@@ -250,6 +254,7 @@ def test_the_initial_models_answers_are_the_reference(build: Build, capsys: pyte
         evaluate(run, "initial")
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_and_judged_one_by_one(build: Build) -> None:
     """Two answers for each instruction, by seeds of their own; the first is what one sample would have been."""
     run = build("one")
@@ -272,6 +277,7 @@ def test_samples_are_drawn_and_judged_one_by_one(build: Build) -> None:
     assert done(evaluate(grown)).win_rate == pytest.approx(record.win_rate, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_any_model_can_be_evaluated(build: Build, tiny_model: Path) -> None:
     """A folder that the run did not make has a folder of its own, and its own dtype."""
     run = build()
@@ -354,6 +360,7 @@ def test_a_judge_that_stops_stops_generation_too(build: Build) -> None:
     assert record.n_total == 6
 
 
+@pytest.mark.slow
 def test_a_dear_judge_waits_until_the_answers_are_known(build: Build) -> None:
     """Where long answers would be too dear, what they cost is counted when they are there."""
     with judge_server() as server:
@@ -368,6 +375,7 @@ def test_a_dear_judge_waits_until_the_answers_are_known(build: Build) -> None:
         assert len(server.bodies) == bodies
 
 
+@pytest.mark.slow
 def test_failures_stop_the_score_and_are_asked_again(build: Build) -> None:
     """No results.json with a failure in it, unless the recipe allows it; then it is counted."""
     bad = Fault(change=lambda c: c.update(choices=[]))

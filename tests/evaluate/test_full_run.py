@@ -17,6 +17,8 @@ from kto_release.evaluate.scoring.leaderboard import leaderboard
 from kto_release.judges.official import OFFICIAL_JUDGE
 from kto_release.judges.rows import read_rows
 
+pytestmark = pytest.mark.slow
+
 MODEL = "claude-2.1"
 CONCURRENCY = 8
 KILLS = 6
@@ -76,7 +78,6 @@ class Prepared:
         return paths[0].read_bytes().splitlines() if paths else []
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again(cli: Path, shared_data: Path, tmp_path: Path) -> None:
     """SIGKILL at six random points of the judging: each judgement on disk is kept and never paid again."""
     prepared = Prepared(tmp_path, shared_data / "alpaca_eval")

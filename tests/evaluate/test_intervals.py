@@ -126,6 +126,7 @@ def test_an_interval_that_does_not_hold_its_level_says_so(n: int, wins: float, n
     assert (interval.reliable, interval.note) == (note is None, note)
 
 
+@pytest.mark.slow
 def test_the_intervals_cover_what_they_say(tmp_path: Path) -> None:
     """95% intervals of both rates hold the true one in 92 to 98% of 400 sets of 805 instructions (noise: 1.1 points).
 

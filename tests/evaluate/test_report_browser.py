@@ -10,6 +10,8 @@ from report_rows import evaluation, flagged, rows
 
 from kto_release.evaluate.report.page import write_report
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1><svg onload=window.pwned=1>"
 FRAME = 100

@@ -94,6 +94,7 @@ def test_scores_are_the_leaderboards(model: str, recorded: Callable[[str], Path]
         assert "standard_error" not in record.intervals
 
 
+@pytest.mark.slow
 def test_one_command_scores_a_file(cli: Path, recorded: Callable[[str], Path], gamed: Path, tmp_path: Path) -> None:
     """`eval --annotations` writes results.json and the rows, in at most 15 seconds of a processor's time.
 
@@ -115,6 +116,7 @@ def test_one_command_scores_a_file(cli: Path, recorded: Callable[[str], Path], g
     ]
 
 
+@pytest.mark.slow
 def test_shuffled_and_spaced_rows_give_the_same_scores_to_the_last_bit(
     recorded: Callable[[str], Path], gamed: Path, tmp_path: Path
 ) -> None:
@@ -136,6 +138,7 @@ def test_shuffled_and_spaced_rows_give_the_same_scores_to_the_last_bit(
     }
 
 
+@pytest.mark.slow
 def test_its_own_annotations_give_the_same_scores_again(
     recorded: Callable[[str], Path], gamed: Path, tmp_path: Path
 ) -> None:
@@ -229,6 +232,7 @@ def test_damaged_judgements_are_an_error_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_without_the_hub_no_score_is_half_made(
     recorded: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,10 @@ import os
 import subprocess
 import sys
 
+import pytest
 from dataset_hub import COMMIT, DatasetHub
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = """
 import json

@@ -82,6 +82,7 @@ class Setting:
         return {key: record[key] for key in ("win_rate", "standard_error", "n_total", "n_failed", "intervals")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "said"), FAULTS.values(), ids=FAULTS)
 def test_a_judge_that_fails_for_good(
     fault: Fault, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

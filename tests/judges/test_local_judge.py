@@ -167,6 +167,7 @@ def test_a_prompt_that_is_too_long_is_a_failure(tiny_model: Path, pool: Engines,
     assert short.preference is not None
 
 
+@pytest.mark.slow
 def test_a_real_model_follows_the_place_rather_than_the_answer(smollm2: Path, pool: Engines) -> None:
     """SmolLM2-135M as judge: little mass on the letters, and much the same verdict when the answers are exchanged."""
     prompt = load_prompt("alpaca_eval")

@@ -172,6 +172,7 @@ def test_a_template_that_breaks_the_contract_is_not_written(tiny_model: Path, tm
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("legacy", [True, False])
 def test_mistrals_release_reads_back(legacy: bool, tmp_path: Path) -> None:
     """With Mistral's real tokenizer the published ids are those of training, after saving and loading too."""
@@ -184,6 +185,7 @@ def test_mistrals_release_reads_back(legacy: bool, tmp_path: Path) -> None:
     assert expected.count(1) == 1
 
 
+@pytest.mark.slow
 def test_smollm2s_release_reads_back(smollm2: Path, tmp_path: Path) -> None:
     """With SmolLM2's real tokenizer and its own template, published from a folder that has no marks."""
     tokenizer = AutoTokenizer.from_pretrained(smollm2)

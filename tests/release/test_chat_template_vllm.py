@@ -48,6 +48,7 @@ def make_release(base: Path, folder: Path) -> dict[str, Any]:
     return test
 
 
+@pytest.mark.slow
 def test_vllm_gives_the_recorded_ids(tmp_path: Path, smollm2: Path) -> None:
     """LLM.chat and the server's chat, text and tokenize routes give template_test.json's ids, with both tokenizers."""
     releases = {

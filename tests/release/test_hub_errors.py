@@ -12,6 +12,8 @@ from kto_release.hub import explain
 from kto_release.release.hub.push import Pushed, push
 from kto_release.release.options import Target
 
+pytestmark = pytest.mark.slow
+
 AGAIN = "run the same command again: what has arrived is not sent twice"
 LOGIN = "hf auth login, or set HF_TOKEN to a token that may write to tester"
 LEFT = f"a staging branch {STAGING!r} is left, which the same command continues from"
@@ -202,7 +204,7 @@ KINDS = [
     "drop",
     "drop after",
     "status",  # one of them for each request, in turn
-    *(pytest.param(status, marks=pytest.mark.slow) for status in STATUSES),
+    *STATUSES,
 ]
 
 
@@ -261,7 +263,6 @@ def test_any_request_may_fail_while_a_predecessor_is_told(hub: FakeHub, tmp_path
     assert total > 8
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["drop", "drop after", "status"])
 def test_any_request_may_fail_with_xet(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int | str

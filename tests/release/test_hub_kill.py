@@ -10,6 +10,8 @@ from fake_hub import FakeHub
 from push_server import PushServer
 from releases import DIGEST, TARGET, TOKEN, history, sha256_by_path, write_bundle
 
+pytestmark = pytest.mark.slow
+
 MOMENTS = ["before", "after"]
 """SIGKILL before or after the Hub worked on the request."""
 
@@ -50,7 +52,6 @@ def test_killed_at_any_request_and_finished(
     assert kills > 25
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pusher", ["xet"], indirect=True)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_at_any_request_with_xet(hub: FakeHub, pusher: PushServer, goal: dict[str, str], moment: str) -> None:

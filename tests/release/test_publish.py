@@ -20,6 +20,8 @@ from kto_release.release.manifest import read_manifest
 from kto_release.run import Run
 from kto_release.templates.load import MARK
 
+pytestmark = pytest.mark.slow
+
 LOAD = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -51,7 +53,6 @@ def everything_under(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("xet", [False, True], ids=["lfs", "xet"])
 def test_from_the_command_line_to_a_model_that_loads_by_its_id(
     hub: FakeHub, run: Run, cli: Path, tmp_path: Path, xet: bool
@@ -343,7 +344,7 @@ def test_another_template_is_published_only_when_it_is_wished(own_hub: FakeHub, 
     assert "> 🛑 **The chat template was replaced: published is zephyr, trained with was base.**\n" in card, (
         "called out at the card's head"
     )
-    assert "<|assistant|>\nWhat kind of cake?</s>\n<|user|>\nChocolate cake.</s>\n<|assistant|>\n```" in card
+    assert "<|assistant|>\nWhat kind of cake?</s>\n<|user|>\nChocolate cake.</s>\n<|assistant|>\n\n```" in card
     assert json.loads((bundle_of(run) / "template_test.json").read_text())["conversations"][0]["ids"]
 
 

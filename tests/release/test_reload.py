@@ -10,8 +10,9 @@ from kto_release.recipe import Recipe
 from kto_release.release import publish
 from kto_release.run import Run
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_after_a_real_training(tmp_path: Path, tiny_model: Path) -> None:
     """Training records log π of its model; transformers alone finds the same, and the published weights stay near.
 

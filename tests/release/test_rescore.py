@@ -112,6 +112,7 @@ def test_a_row_of_another_instruction_is_not_scored(evaluated: tuple[Path, EvalR
         rescore(rows[:20], record.model_copy(update={"is_alpaca_eval": True}), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["claude-2.1", "gemma-2b-it"])
 def test_alpaca_eval_scores_come_again(shared_data: Path, tmp_path: Path, model: str) -> None:
     """From the stripped judgements of AlpacaEval's 805 instructions: win rate and length-controlled rate to 1e-9.
@@ -134,6 +135,7 @@ def test_alpaca_eval_scores_come_again(shared_data: Path, tmp_path: Path, model:
     assert not any(row.instruction[:40] in text for row in read_rows(source).rows)
 
 
+@pytest.mark.slow
 def test_without_the_data_for_length_control(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

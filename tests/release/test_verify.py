@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def test_somebody_elses_key(release: Path, tmp_path: Path) -> None:
     assert found.what == "model.sig"
 
 
+@pytest.mark.slow
 def test_any_flipped_byte_is_found_and_named(release: Path) -> None:
     """One bit of each of several bytes of every file, the first and the last among them: the file is named each time.
 
@@ -103,6 +105,7 @@ def test_any_flipped_byte_is_found_and_named(release: Path) -> None:
     assert tried > 100
 
 
+@pytest.mark.slow
 def test_any_byte_of_an_unsigned_release_counts(release: Path) -> None:
     """Hashes alone, without the signature: random bytes of every file replaced by random others are found and named."""
     (release / "model.sig").unlink()
@@ -146,6 +149,7 @@ def test_longer_shorter_and_missing_files_are_named(release: Path) -> None:
     assert failures(release) == []
 
 
+@pytest.mark.slow
 def test_every_byte_of_the_manifest_counts(release: Path) -> None:
     """release.json has one spelling: each byte of it, spaces and line ends included, changed by one bit, is found."""
     path = release / "release.json"
@@ -204,14 +208,16 @@ def reseal(release: Path) -> None:
 def test_a_number_on_the_card_that_no_record_has(release: Path) -> None:
     """A card that says more than the records do is found, with the line."""
     card = release / "README.md"
-    card.write_text(card.read_text().replace("60.0 (37.5 to 82.5)", "80.0 (57.5 to 99.5)"))
+    true = re.search(r"60\.0 \([\d.]+ to [\d.]+\)", card.read_text())[0]
+    card.write_text(card.read_text().replace(true, "80.0 (57.5 to 99.5)"))
     reseal(release)
     [found] = failures(release)
     assert found.what == "README.md"
     assert "says what the records do not" in found.evidence
-    assert "60.0 (37.5 to 82.5)" in found.evidence
+    assert true in found.evidence
 
 
+@pytest.mark.slow
 def test_a_release_with_alpaca_evals_scores(shared_data: Path, tmp_path: Path, tiny_model: Path) -> None:
     """With AlpacaEval's 805 real judgements: no instruction or reference answer is in the release, both rates come
     again from what is, and both are in the metadata and in .eval_results/.

@@ -20,6 +20,8 @@ from kto_release.train.proof import prove
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import Branch, Tree, lay
 
+pytestmark = pytest.mark.slow
+
 BY_TREES = {
     "llama",
     "mistral",
@@ -63,10 +65,7 @@ def one_at_a_time(model, trees):
     return found
 
 
-SLOW = {"kimi_linear"}  # 25 s: its linear attention loops over positions in Python where its kernels are missing
-
-
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if k in SLOW else k for k in TYPES])
+@pytest.mark.parametrize("kind", TYPES)
 def test_every_type_is_right_or_refused(kind):
     """What a taught model gives for a pack is what an untouched one gives for each sequence, by whatever road.
 

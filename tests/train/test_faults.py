@@ -21,6 +21,8 @@ from kto_release.recipe_file import load_recipe
 from kto_release.run import Run
 from kto_release.train import train
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("train/rewards/chosen", "train/rewards/margins", "train/kl/raw", "train/logps/rejected", "train/grad_norm")
 
 
@@ -146,7 +148,6 @@ def command(cli, folder, runs):
     )
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_one_error_and_a_later_try_goes_on(cli, tiny_model, tmp_path):
     """On a disk that is really full: tokens, a checkpoint's weights or its optimizer state can't be written.
 

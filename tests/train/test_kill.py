@@ -11,6 +11,8 @@ from feedback_files import write_recipe
 from kto_release.digests import file_sha256
 from kto_release.files import read_jsonl
 
+pytestmark = pytest.mark.slow
+
 STEPS_HIT = [(1, 3), (2, 2)]
 """Iteration, and the optimizer step whose metrics are on disk when the process is killed."""
 
@@ -73,7 +75,6 @@ def wait_for(process, condition):
         time.sleep(0.0005)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("iteration", "step"), STEPS_HIT)
 def test_killed_between_steps(cli, whole, tmp_path, tiny_model, iteration, step):
     """SIGKILL after a step of either iteration: bit for bit the same weights and metrics after the next start.
@@ -98,7 +99,6 @@ def test_killed_between_steps(cli, whole, tmp_path, tiny_model, iteration, step)
     assert losses(tmp_path) == losses(whole)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 def test_killed_while_something_is_written(cli, whole, tmp_path, tiny_model, phase):
     """SIGKILL as soon as a phase has begun to write: bit for bit the same weights and metrics after the next start.
@@ -117,7 +117,6 @@ def test_killed_while_something_is_written(cli, whole, tmp_path, tiny_model, pha
     assert losses(tmp_path) == losses(whole)
 
 
-@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(cli, whole, tmp_path, tiny_model):
     """A checkpoint whose bytes changed is passed over with a warning, and the weights come out the same."""
     write_recipe(tmp_path, tiny_model, **STEPS)

@@ -14,6 +14,8 @@ from torch.testing import assert_close
 
 from kto_release.files import read_jsonl
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = Path(sys.executable).parent / "torchrun"
 FSDP2 = [sys.executable, str(Path(__file__).parents[1] / "support" / "fsdp_on_cpu.py")]
 
@@ -68,7 +70,6 @@ def check_equal(mine, theirs, weight=2e-5):
         assert_close(left, right, rtol=0, atol=weight)
 
 
-@pytest.mark.slow
 def test_two_processes_train_what_one_trains(one, tmp_path, tiny_model):
     """By data parallelism. Fails if gradients are averaged without scaling the loss by the number of processes, or if z
     is a rank's own."""
@@ -78,7 +79,6 @@ def test_two_processes_train_what_one_trains(one, tmp_path, tiny_model):
     check_equal(one, tmp_path)
 
 
-@pytest.mark.slow
 def test_fsdp2_trains_what_one_process_trains(one, tmp_path, tiny_model):
     """Weights, gradients and optimizer state in shards, gathered at the hand-over. Fails if a rank saves its shard, if
     the head is used outside the model's forward, or if the ranks have different numbers of packs."""
@@ -88,7 +88,6 @@ def test_fsdp2_trains_what_one_process_trains(one, tmp_path, tiny_model):
     check_equal(one, tmp_path)
 
 
-@pytest.mark.slow
 def test_fsdp2_goes_on_from_its_checkpoint(one, tmp_path, tiny_model):
     """Both processes killed after the first checkpoint, and started again: what one process trains without a pause.
 
@@ -111,7 +110,6 @@ def test_fsdp2_goes_on_from_its_checkpoint(one, tmp_path, tiny_model):
     check_equal(one, tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("lora", "main_only"), [(None, "true"), ({"rank": 4}, "false")])
 def test_fsdp2_as_accelerate_configures_it(tmp_path, tiny_model, lora, main_only):
     """Sharded state dicts, checkpointed layers, packs that need other numbers of head chunks on each rank, the initial
@@ -140,7 +138,6 @@ def test_fsdp2_as_accelerate_configures_it(tmp_path, tiny_model, lora, main_only
     check_equal(tmp_path / "one", tmp_path / "two", weight=1e-4)
 
 
-@pytest.mark.slow
 def test_fsdp2_in_bf16_rounds_no_log_probability(tmp_path, tiny_model):
     """bf16 is for the arithmetic inside: an answer's log-probability is fp32, so their mean is near one process's.
 

@@ -12,6 +12,8 @@ from kto_release.recipe_file import load_recipe
 from kto_release.run import Run
 from kto_release.train import train
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("bitsandbytes")
 
 
@@ -30,7 +32,6 @@ def policy(base, adapter, ids):
         return PeftModel.from_pretrained(model, adapter).eval()(input_ids=ids).logits
 
 
-@pytest.mark.slow
 def test_what_is_handed_over_is_what_was_trained(tmp_path, tiny_model):
     """The merged model of each iteration is the 4-bit base with that iteration's adapter, which begins as the last one's.
 

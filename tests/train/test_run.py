@@ -17,6 +17,8 @@ from kto_release.train import train
 from kto_release.train.batches import all_batches
 from kto_release.train.tokens import Tokens
 
+pytestmark = pytest.mark.slow
+
 
 def run_once(folder, model, **changes):
     """Train a small recipe and return its run."""

@@ -6,6 +6,7 @@ from transformers import AutoTokenizer
 
 from kto_release.recipe_file import load_recipe
 from kto_release.run import Run
+from kto_release.templates import render_feedback
 from kto_release.train.inputs import prepare
 
 LONG = "the cat sat on the mat and the dog by the door " * 4
@@ -48,6 +49,24 @@ def test_a_cut_answer_has_no_end_of_turn(tiny_model, tmp_path):
     assert {reason: counts.model_dump() for reason, counts in facts.dropped.items()} == {
         "prompt too long": {"desirable": 1, "undesirable": 0}
     }
+
+
+def test_a_prompt_of_exactly_max_length_leaves_no_room(tiny_model, tmp_path):
+    """The row is left out as one whose prompt is too long; with one token more it stays, cut to one token."""
+    prompt = "Question: the cat sat on a mat?"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    [turn] = render_feedback(tokenizer, [([{"role": "user", "content": prompt}], "No.")])
+    length = len(turn.prompt_ids)
+    rows = [{"prompt": text, "completion": "No.", "label": True} for text in ("A", "D", prompt)]
+    for most, kept, gone in ((length, 2, ["prompt too long"]), (length + 1, 3, [])):
+        folder = tmp_path / str(most)
+        (folder / "data").mkdir(parents=True)
+        write_jsonl(folder / "data" / "one.jsonl", rows)
+        changes = {"data.partitions": ["one"], "data.held_out": None, "train.max_length": most, "train.truncate": "cut"}
+        found = prepare(Run.open(load_recipe(write_recipe(folder, tiny_model, **changes)), folder / "runs"))
+        assert found.facts[0].kept.desirable == kept
+        assert list(found.facts[0].dropped) == gone
+    assert found.tokens[0].completion(2).tolist() == turn.completion_ids[:1]
 
 
 def test_a_partner_is_cut_where_the_prompt_before_it_is_longer(tiny_model, tmp_path):

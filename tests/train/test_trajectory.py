@@ -18,6 +18,8 @@ from kto_release.recipe_file import load_recipe
 from kto_release.run import Run
 from kto_release.train import train
 
+pytestmark = pytest.mark.slow
+
 PATH = Path(__file__).with_name("trajectory.json")
 TOLERANCES = {"loss": 1e-5, "kl/raw": 2e-4, "grad_norm": 1e-5}
 """Absolute, but for grad_norm, where it is relative. At least ten times what one machine differed by from itself held to
@@ -41,7 +43,7 @@ def trajectory(folder: Path) -> list[list[dict[str, float]]]:
 def record(folder: Path) -> None:
     """Write trajectory.json; refused where the working tree differs from its commit."""
     changed = subprocess.run(
-        ["git", "status", "--porcelain", "-uno"], cwd=PATH.parent, capture_output=True, text=True, check=True
+        ["git", "status", "--porcelain"], cwd=PATH.parent, capture_output=True, text=True, check=True
     ).stdout
     if changed.strip():
         raise SystemExit(f"commit or stash these first, so that the trajectory is that of a commit:\n{changed}")

@@ -17,6 +17,8 @@ from kto_release.train.loss import Loss, reference_point
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import Branch, Tree, lay
 
+pytestmark = pytest.mark.slow
+
 BETA, DESIRABLE, UNDESIRABLE = 0.3, 1.3, 0.7
 
 

@@ -13,6 +13,8 @@ from kto_release.recipe_file import load_recipe
 from kto_release.run import Run
 from kto_release.train import train
 
+pytestmark = pytest.mark.slow
+
 CHANGES = {"train.probe_prompts": 0}
 
 
