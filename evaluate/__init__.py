@@ -23,7 +23,7 @@ from kto_release.files import write_record
 from kto_release.judges import open_judge
 from kto_release.judges.account import account
 from kto_release.judges.asking import Journal, judge_pairs, refuse_failures
-from kto_release.judges.rows import Rows, write_rows
+from kto_release.judges.rows import Judged, Rows, write_rows
 from kto_release.records import EvalRecord
 from kto_release.run import Run
 
@@ -43,7 +43,7 @@ def evaluate(
     generated or paid is checked first. Raises a `KtoReleaseError` that says what is wrong.
     """
     settings = run.recipe.eval
-    instructions = load_instructions(settings)
+    instructions = load_instructions(settings, run.recipe.data)
     subject = load_outputs(outputs) if outputs else find_candidate(run, model)
     stored = stored_reference(settings.reference, instructions) if settings.judge else None
     control = None
@@ -55,7 +55,7 @@ def evaluate(
         run.create()
         console.heading(f"Evaluating {subject.name} on {instructions.name} ({len(instructions.rows)} instructions)")
         judge = open_judge(run, settings.judge, pool, expected_load(settings, instructions)) if settings.judge else None
-        sides = Sides(run, instructions, subject, stored, pool, judge)
+        sides = Sides(run, instructions, subject, stored, pool, judge, allow_partial=allow_partial)
         if judge is None:
             sides.answers()
             return None
@@ -74,9 +74,13 @@ def evaluate(
         )
         record = finished(journal.folder, evaluated.digest())
         if record is None:
-            record, sentences = _judged(run, evaluated, journal)
+            record, rows = _judged(evaluated, journal)
         else:
-            sentences = against_earlier(load(journal.folder, record), run.path / "eval", control)
+            rows = load(journal.folder, record).rows
+        # Again where nothing else is new: an earlier iteration may have been evaluated since.
+        sentences = against_earlier(Evaluation(record, rows), run.path / "eval", control)
+        earlier = [found for where, found in run.eval_records() if where != journal.folder]
+        write_report(journal.folder, record, rows, earlier=earlier, compared=sentences)
     show(record)
     for sentence in sentences:
         console.say(sentence)
@@ -84,11 +88,8 @@ def evaluate(
     return record
 
 
-def _judged(run: Run, evaluated: Evaluated, journal: Journal) -> tuple[EvalRecord, list[str]]:
-    """Screen, judge and score; annotations.json and the report are written, and last the record.
-
-    Returned with it is how this model compares with the earlier ones, in sentences.
-    """
+def _judged(evaluated: Evaluated, journal: Journal) -> tuple[EvalRecord, list[Judged]]:
+    """Screen, judge and score; annotations.json is written, and last the record, which is returned with its rows."""
     folder, judge = journal.folder, evaluated.judge
     screening = evaluated.screen()
     show_screening(screening)
@@ -99,8 +100,5 @@ def _judged(run: Run, evaluated: Evaluated, journal: Journal) -> tuple[EvalRecor
     write_rows(
         folder / "annotations.json", Rows(rows, evaluated.answers.generator, evaluated.reference.name, judge.facts.name)
     )
-    earlier = [found for where, found in run.eval_records() if where != folder]
-    sentences = against_earlier(Evaluation(record, rows), run.path / "eval", evaluated.lc_data)
-    write_report(folder, record, rows, earlier=earlier, compared=sentences)
     write_record(folder / "results.json", record)
-    return record, sentences
+    return record, rows
