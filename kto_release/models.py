@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from kto_release.digests import weights_digest
 from kto_release.errors import ModelError
+from kto_release.loading import FAILURES, first_line
 from kto_release.records import ModelFacts
 
 WEIGHT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*"]
@@ -87,9 +88,9 @@ def load_tokenizer(model: LocalModel, *, trust_remote_code: bool = False) -> Any
 
     try:
         return AutoTokenizer.from_pretrained(model.path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except FAILURES as error:
         raise ModelError(
-            f"the tokenizer of {model.name!r} can't be loaded: {str(error).splitlines()[0]}",
+            f"the tokenizer of {model.name!r} can't be loaded: {first_line(error)}",
             expected="tokenizer.json and tokenizer_config.json beside the weights",
         ) from None
 
