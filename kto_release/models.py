@@ -8,13 +8,16 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kto_release.digests import weights_digest
+from kto_release.digests import weight_files, weights_digest
 from kto_release.errors import ModelError
 from kto_release.loading import FAILURES, first_line
 from kto_release.records import ModelFacts
 
 WEIGHT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*"]
 """What is fetched of a model's repository: never pickles, never other frameworks' weights."""
+
+TWICE = ["consolidated*"]
+"""The same weights once more, as Mistral's own code reads them."""
 
 
 class LocalModel(NamedTuple):
@@ -70,7 +73,7 @@ def _from_hub(base: str, revision: str | None, *, config_only: bool) -> LocalMod
 
     patterns = [p for p in WEIGHT_PATTERNS if not (config_only and p == "*.safetensors")]
     try:
-        path = Path(snapshot_download(base, revision=revision, allow_patterns=patterns))
+        path = Path(snapshot_download(base, revision=revision, allow_patterns=patterns, ignore_patterns=TWICE))
     except READ_FAILURES as error:
         problem, todo, refused = explain_read(error, "model", base, revision)
         if refused:
@@ -108,7 +111,7 @@ def stored_weights(folder: Path) -> Stored:
     from safetensors import SafetensorError, safe_open
 
     counts: dict[str, int] = {}
-    files = sorted(folder.glob("*.safetensors"))
+    files = weight_files(folder)
     if not files:
         raise ModelError(
             f"{folder.name!r} holds no safetensors",

@@ -20,6 +20,7 @@ from kto_release import console
 from kto_release.errors import RunError
 from kto_release.train import checkpoints
 from kto_release.train.batches import GlobalBatch
+from kto_release.train.device import check_room_for_training
 from kto_release.train.distributed import keep_sums_exact
 from kto_release.train.iteration import Iteration
 from kto_release.train.logprobs import branch_logprobs
@@ -102,10 +103,12 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         while True:
             try:
                 if self.reference is None:
+                    check_room_for_training(model, self.accelerator.device)
                     self.reference = self.find_reference(self)
                 return self._global_batch(model, batch)
             except torch.OutOfMemoryError:
-                self._take_smaller_packs(model)
+                pass  # until this block ends, the error's traceback holds what is to be freed
+            self._take_smaller_packs(model)
 
     def _take_smaller_packs(self, model: nn.Module) -> None:
         """After running out of memory: half as many tokens per pack; the result is the same."""
@@ -114,7 +117,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
                 f"out of memory with tokens_per_pack {self.tokens_per_pack}",
                 todo="set train.tokens_per_pack lower, train.gradient_checkpointing to true, or use LoRA; the same "
                 "command then goes on",
-            ) from None
+            )
         model.zero_grad(set_to_none=True)
         self.tokens_per_pack //= 2
         if torch.cuda.is_available():

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from kto_release.errors import ModelError
 from kto_release.loading import load_whole
+from kto_release.train.device import check_room
 
 
 @pytest.fixture
@@ -98,3 +99,15 @@ def test_seeds_have_bounds(monkeypatch, capfd, tmp_path, tiny_model, seed):
     code, _, err = run_command(monkeypatch, capfd, "train", recipe, "--runs", tmp_path / "runs", "--dry-run")
     assert code == 1
     assert f"  - train.seed: {seed}: Input should be " in err
+
+
+def test_room_for_gradients_and_moments_is_looked_at_first():
+    """By hand: 2**28 weights of 4 bytes are 1 GiB, with gradients and two moments 4 GiB; frozen ones 1 GiB."""
+    model = torch.nn.Linear(2**14, 2**14, bias=False, device="meta")
+    check_room(model, 4 * 2**30)
+    with pytest.raises(ModelError) as caught:
+        check_room(model, 4 * 2**30 - 1)
+    assert str(caught.value).splitlines()[0] == (
+        "gradients and optimizer state need 3.0 GiB beside 1.0 GiB of weights, and this device has room for 4.0 GiB in all"
+    )
+    check_room(model.requires_grad_(False), 2**30)
