@@ -3,6 +3,7 @@
 The one place that turns `model.base` of a recipe into a folder, so training, evaluation and release see the same files.
 """
 
+import json
 import math
 import os
 from pathlib import Path
@@ -87,15 +88,32 @@ def _from_hub(base: str, revision: str | None, *, config_only: bool) -> LocalMod
 
 def load_tokenizer(model: LocalModel, *, trust_remote_code: bool = False) -> Any:
     """The model's tokenizer. Raises `ModelError` where it can't be loaded."""
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(model.path, trust_remote_code=trust_remote_code)
+        return _tokenizer_class(model.path).from_pretrained(model.path, trust_remote_code=trust_remote_code)
     except FAILURES as error:
         raise ModelError(
             f"the tokenizer of {model.name!r} can't be loaded: {first_line(error)}",
             expected="tokenizer.json and tokenizer_config.json beside the weights",
         ) from None
+
+
+def _tokenizer_class(folder: Path) -> Any:
+    """What reads the tokenizer in a folder: transformers' choice, or the class that the folder states.
+
+    Where there is a SentencePiece model and no tokenizer.json, transformers 5.19 takes a class of its own for Mistral's
+    family, and forgets the space before the first word: other ids than those of the model's makers.
+    """
+    import transformers
+
+    if (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file():
+        try:
+            stated = json.loads((folder / "tokenizer_config.json").read_bytes()).get("tokenizer_class")
+        except (OSError, ValueError, AttributeError):
+            stated = None
+        found = getattr(transformers, stated, None) if isinstance(stated, str) else None
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedTokenizerBase):
+            return found
+    return transformers.AutoTokenizer
 
 
 class Stored(NamedTuple):

@@ -21,17 +21,18 @@ from kto_release.errors import ReleaseError, RunError
 from kto_release.files import write_atomically
 from kto_release.models import LocalModel, load_tokenizer
 from kto_release.published import Published, published
-from kto_release.recipe import Recipe
+from kto_release.recipe import GenerationSection, Recipe
 from kto_release.records import IterationRecord, WeightFacts
 from kto_release.release.card import write_card
 from kto_release.release.chat_template import published_template, replay, write_template
 from kto_release.release.checklist import CHECKLIST, Checklist, checklist, write_checklist
 from kto_release.release.checks.item import Found, Subject
-from kto_release.release.facts import CardFacts, collect_facts
+from kto_release.release.facts import CardFacts, collect_facts, sampled_with
 from kto_release.release.manifest import MANIFEST, SIGNATURE, Link, Manifest, Result, list_files
 from kto_release.release.material import Material
 from kto_release.release.model_index import EVAL_RESULTS
-from kto_release.release.options import Options, wished
+from kto_release.release.options import Options, branch, wished
+from kto_release.release.readers import for_all_readers, generation_config, read_object
 from kto_release.release.reload import check_reload
 from kto_release.release.replay import PUBLISHED, TEST, TRAINING
 from kto_release.release.rescore import released, write_jsonl
@@ -39,6 +40,7 @@ from kto_release.release.scan import scan
 from kto_release.release.signing import PUBLIC_KEY, sign, write_public_key
 from kto_release.run import Run
 from kto_release.templates import eos_ids
+from kto_release.templates.saving import keep_vocabulary
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -101,8 +103,9 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
     with _in_place_of(done) as folder:
         for name in weights.files:
             _link(made.folder / name, folder / name)
-        _write_configuration(made.folder, folder)
-        _write_template(run, source, last, folder, replace=options.replace_template)
+        sampling = sampled_with(run.recipe, last, [record for _, record in material.evaluations])
+        _write_configuration(made.folder, base.path, folder, sampling)
+        _write_template(run, source, last, folder, base.path, replace=options.replace_template)
         _write_records(run, material, folder)
         if options.sign is not None:
             write_public_key(folder, options.sign)
@@ -114,6 +117,7 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
             weights=weights,
             kept=made.kept,
             model=folder,
+            revision=branch(options),
             pictures=[f"pictures/{path.name}" for path in sorted((folder / "pictures").glob("*.png"))],
         )
         write_card(folder, facts, results=run.recipe.release.eval_results)
@@ -180,22 +184,27 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_configuration(source: Path, folder: Path) -> None:
+def _write_configuration(source: Path, base: Path, folder: Path, sampling: GenerationSection) -> None:
     """config.json, generation_config.json and the tokenizer, whose configuration `write_template` cleans."""
-    for name in ("config.json", "generation_config.json"):
-        if (source / name).is_file():
-            write_atomically(folder / name, _json(_read_json(source / name)))
+    config = _read_json(source / "config.json")
+    write_atomically(folder / "config.json", _json(for_all_readers(config, read_object(base / "config.json"))))
+    path = source / "generation_config.json"
+    tokens = {**config, **(_read_json(path) if path.is_file() else {})}
+    write_atomically(folder / path.name, _json(generation_config(tokens, sampling)))
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+    keep_vocabulary(base, folder)
 
 
-def _write_template(run: Run, source: Path, record: IterationRecord, folder: Path, *, replace: bool) -> None:
+def _write_template(
+    run: Run, source: Path, record: IterationRecord, folder: Path, base: Path, *, replace: bool
+) -> None:
     """Prove the chat template, and write it where every reader looks for it."""
     local = LocalModel(source, record.model.name, None, None)
     tokenizer = load_tokenizer(local, trust_remote_code=run.recipe.model.trust_remote_code)
     choice = published_template(run.recipe.release.template, tokenizer, record, replace=replace)
-    write_template(folder, tokenizer, choice.template, eos_ids(folder))
+    write_template(folder, tokenizer, choice.template, eos_ids(folder), base)
 
 
 def _write_records(run: Run, material: Material, folder: Path) -> None:

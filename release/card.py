@@ -10,7 +10,6 @@ from typing import Any
 from kto_release.errors import ReleaseError
 from kto_release.files import write_atomically
 from kto_release.model_cards import card_template
-from kto_release.records import EvalRecord
 from kto_release.release import markdown
 from kto_release.release.card_tables import (
     DOUBTFUL,
@@ -24,6 +23,8 @@ from kto_release.release.facts import CardFacts
 from kto_release.release.licenses import KNOWN
 from kto_release.release.markdown import Raw
 from kto_release.release.model_index import EVAL_RESULTS, eval_results, model_index
+from kto_release.release.programs import programs
+from kto_release.release.readers import OLDEST
 
 README = "README.md"
 FACTS = "records/card.json"
@@ -65,7 +66,9 @@ def render_card(facts: CardFacts) -> str:
         training=training_table(facts),
         evaluations=evaluations,
         doubtful=any(DOUBTFUL in str(text) for text in [iterations, *(scale["table"] for scale in evaluations)]),
-        snippets=snippets(facts),
+        programs=programs(facts),
+        oldest=OLDEST,
+        packages=_packages(facts),
         warnings=[*warnings(facts)],
         hours=sum(record.training.seconds for record in facts.iterations) / 3600,
         hardware=[*dict.fromkeys(record.environment.hardware for record in facts.iterations)],
@@ -83,7 +86,12 @@ def _template() -> Any:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=markdown.escape
     )
     environment.filters.update(
-        code=markdown.code, fence=markdown.fence, paragraphs=markdown.paragraphs, bibtex=_bibtex, shown=shown
+        code=markdown.code,
+        fence=markdown.fence,
+        paragraphs=markdown.paragraphs,
+        bibtex=_bibtex,
+        shown=shown,
+        verbatim=markdown.verbatim,
     )
     return environment.from_string(card_template())
 
@@ -156,6 +164,13 @@ def _yaml(plain: dict[str, Any]) -> str:
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=10_000)
 
 
+def _packages(facts: CardFacts) -> str:
+    """Versions of what the last iteration was trained with, in one line."""
+    environment = facts.last.environment
+    versions = {"kto-release": environment.kto_release, "Python": environment.python, **environment.packages}
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
 def _hub_link(hub_id: str, kind: str = "") -> Raw:
     return markdown.link(hub_id, f"https://huggingface.co/{kind}{hub_id}")
 
@@ -179,54 +194,3 @@ def warnings(facts: CardFacts) -> Iterator[str]:
         )
     if facts.license.conflicts and facts.license.override:
         yield f"The licence overrides what it is made of: {facts.license.override}"
-
-
-def snippets(facts: CardFacts) -> dict[str, Raw]:
-    """Programs that run the model, with the settings that the published scores were made with."""
-    name = json.dumps(facts.repo_id or facts.title)
-    records = [record for record in facts.evaluation_of(facts.last.model.name) if record.generation is not None]
-    settings = _settings(records[-1]) if records else {"max_tokens": 512}
-    names = {"max_tokens": "max_new_tokens"}
-    sampled = "do_sample=True, " if settings.get("temperature") else ""
-    of_transformers = ", ".join(f"{names.get(key, key)}={value}" for key, value in settings.items())
-    if "temperature" in settings and not settings["temperature"]:
-        of_transformers = f"max_new_tokens={settings['max_tokens']}, do_sample=False"
-    of_vllm = ", ".join(f"{key}={value}" for key, value in settings.items())
-    messages = 'messages = [{"role": "user", "content": "Hi! I\'m looking for a cake recipe."}]'
-    return {
-        "transformers": markdown.fence(
-            f"""from transformers import AutoModelForCausalLM, AutoTokenizer
-
-name = {name}
-tokenizer = AutoTokenizer.from_pretrained(name)
-model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", device_map="auto")
-
-{messages}
-inputs = tokenizer.apply_chat_template(
-    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-).to(model.device)
-outputs = model.generate(**inputs, {sampled}{of_transformers})
-print(tokenizer.decode(outputs[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))""",
-            "python",
-        ),
-        "vllm": markdown.fence(
-            f"""from vllm import LLM, SamplingParams
-
-if __name__ == "__main__":
-    model = LLM({name})
-    {messages}
-    outputs = model.chat(messages, SamplingParams({of_vllm}))
-    print(outputs[0].outputs[0].text)""",
-            "python",
-        ),
-    }
-
-
-def _settings(record: EvalRecord) -> dict[str, Any]:
-    generation = record.generation
-    if generation is None:
-        return {}
-    settings: dict[str, Any] = {"temperature": generation.temperature, "top_p": generation.top_p}
-    if generation.top_k is not None:
-        settings["top_k"] = generation.top_k
-    return {**settings, "max_tokens": generation.max_tokens}

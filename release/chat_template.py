@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 from kto_release.errors import ModelError, ReleaseError
 from kto_release.files import write_atomically
 from kto_release.records import IterationRecord
+from kto_release.release.readers import read_object, tokenizer_for_all_readers
 from kto_release.release.replay import PUBLISHED, TEST, TRAINING, TemplateTest, conversations, ids_by, replay
 from kto_release.templates import BASE, Template, load_template, make_template, set_template
 from kto_release.templates.contract import check_contract, difference
 from kto_release.templates.load import MARK
 from kto_release.templates.samples import SAMPLES
+from kto_release.templates.saving import check_reload
 
 __all__ = ["Choice", "publishable", "published_template", "replay", "write_template"]
 
-LOCAL_KEYS = ("is_local", "local_files_only", "name_or_path")
 SHOWN_LINES = 12
 
 _LINE_OF_MARK = re.compile(rf"(?m)^[ \t]*{MARK.pattern}[ \t]*\n")
@@ -117,10 +118,13 @@ def _texts(source: str) -> list[str | None]:
     return texts
 
 
-def write_template(folder: Path, tokenizer: Any, template: Template, stops: Collection[int]) -> None:
+def write_template(
+    folder: Path, tokenizer: Any, template: Template, stops: Collection[int], base: Path | None = None
+) -> None:
     """Prove the template and write it into a bundle that holds the tokenizer's other files already.
 
-    `tokenizer` is the trained model's, and gets the template. Raises `ModelError` where the contract is broken,
+    `tokenizer` is the trained model's, and gets the template; `base` is the initial model's folder, whose tokenizer
+    class is kept where it is one that other readers know. Raises `ModelError` where the contract is broken,
     `ReleaseError` where what was written does not read back.
     """
     check_contract(tokenizer, template, stops)
@@ -138,24 +142,17 @@ def write_template(folder: Path, tokenizer: Any, template: Template, stops: Coll
         (folder / TRAINING).unlink(missing_ok=True)
     set_template(tokenizer, published)
     write_atomically(folder / PUBLISHED, published.source)
-    _write_config(folder / "tokenizer_config.json", published.source)
+    _write_config(folder / "tokenizer_config.json", published.source, base)
     write_atomically(folder / TEST, test.model_dump_json(indent=1) + "\n")
     replay(folder)
+    check_reload(tokenizer, folder)
 
 
-def _write_config(path: Path, source: str) -> None:
-    """tokenizer_config.json with the template, and without what is true of one machine only."""
+def _write_config(path: Path, source: str, base: Path | None) -> None:
+    """tokenizer_config.json with the template, as every reader of it expects it."""
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ReleaseError(f"{path.name} can't be read: {error}", todo="restore the model's tokenizer files") from None
-    kept = {
-        key: value
-        for key, value in plain.items()
-        if key not in LOCAL_KEYS and not (key.endswith(("_file", "_path")) and _is_absolute(value))
-    }
+    kept = tokenizer_for_all_readers(plain, read_object(base / path.name) if base else {})
     write_atomically(path, json.dumps({**kept, "chat_template": source}, indent=2, ensure_ascii=False) + "\n")
-
-
-def _is_absolute(value: Any) -> bool:
-    return isinstance(value, str) and Path(value).is_absolute()

@@ -12,7 +12,7 @@ from kto_release import console
 from kto_release.errors import RecipeError, ReleaseError
 from kto_release.files import write_atomically
 from kto_release.records import Facts
-from kto_release.release.checks import card, hub, model, scores
+from kto_release.release.checks import card, hub, model, readers, scores
 from kto_release.release.checks.item import State, Subject
 
 CHECKLIST = "checklist.json"
@@ -42,7 +42,7 @@ class Checklist(Facts):
 def checklist(subject: Subject) -> Checklist:
     """Every check of a bundle, in a fixed order."""
     checks = []
-    for item in [*model.ITEMS, *card.ITEMS, *scores.ITEMS, *hub.ITEMS]:
+    for item in [*model.ITEMS, *readers.ITEMS, *card.ITEMS, *scores.ITEMS, *hub.ITEMS]:
         state, evidence = item.look(subject)
         checks.append(Check(name=item.name, state=state, evidence=evidence, asked_by=item.asked_by))
     return Checklist(made_by=subject.facts.made_by, checks=checks)

@@ -14,11 +14,11 @@ from kto_release.errors import ModelError, ReleaseError
 from kto_release.files import read_record
 from kto_release.model_cards import DATA_CITATIONS, MODEL_CITATIONS, TEMPLATE_CITATIONS, citation
 from kto_release.models import LocalModel, load_tokenizer
-from kto_release.recipe import Emissions, Recipe, StatedResult
+from kto_release.recipe import Emissions, GenerationSection, Recipe, StatedResult
 from kto_release.records import EvalRecord, Facts, IterationRecord, KeptFacts, ModelFacts, WeightFacts
 from kto_release.release.licenses import CardLicense, LicenseFacts, LicenseSource, card_license, license_in, resolve
 from kto_release.release.replay import PUBLISHED, TRAINING
-from kto_release.templates import adds_bos, eos_ids, make_template, render_text
+from kto_release.templates import adds_bos, eos_ids, make_template, render, render_text
 from kto_release.templates.contract import system_message
 
 SAMPLE = (
@@ -65,11 +65,21 @@ class PromptFacts(Facts):
     """Token that the template puts first; null: none."""
     tokenizer_adds_bos: bool
     """Whether the tokenizer puts it first where plain text is tokenized."""
+    exact: bool = True
+    """Whether the text, tokenized as it stands (with the special tokens that the tokenizer adds by itself where it adds
+    BOS, else without), gives exactly the ids of the template."""
     ends_with_eos: bool
+    shows_eos: bool = False
+    """Whether the template writes end-of-sequence tokens within the conversation."""
     system: Literal["supported", "refused", "ignored"]
     """What the template does with a system message."""
     stop: list[str]
     """Tokens that end an answer."""
+
+    @property
+    def after_answer_mark(self) -> bool:
+        """Whether the prompt ends with the mark of an answer, and a line break."""
+        return self.text.endswith("<|assistant|>\n")
 
 
 class Architecture(Facts):
@@ -86,6 +96,8 @@ class CardFacts(Facts):
     run: str
     title: str
     repo_id: str | None
+    revision: str = "main"
+    """The branch that the card belongs to."""
     summary: str | None
     limits: str | None
     language: list[str]
@@ -102,6 +114,8 @@ class CardFacts(Facts):
     license: LicenseFacts
     architecture: Architecture
     prompt: PromptFacts | None
+    planned_sampling: GenerationSection = GenerationSection()
+    """How the recipe samples answers: what holds where no evaluation says more."""
     pictures: list[str]
     """Paths in the release."""
     citations: list[str]
@@ -130,9 +144,34 @@ class CardFacts(Facts):
         first = self.iterations[0].parent
         return {"initial", first.name, *([first.hub_id] if first.hub_id else [])}
 
+    @property
+    def sampling(self) -> GenerationSection:
+        """How the published model's evaluated answers were sampled."""
+        return _sampling(self.planned_sampling, self.evaluation_of(self.last.model.name))
+
     def evaluation_of(self, model: str) -> list[EvalRecord]:
         """Evaluations of "initial" or "iteration-N"."""
         return [record for record in self.evaluations if record.model is not None and record.model.name == model]
+
+
+def sampled_with(recipe: Recipe, last: IterationRecord, evaluations: Sequence[EvalRecord]) -> GenerationSection:
+    """How the evaluated answers of the iteration were sampled; as the recipe has it where none were judged."""
+    own = [record for record in evaluations if record.model is not None and record.model.name == last.model.name]
+    return _sampling(recipe.eval.generation, own)
+
+
+def _sampling(planned: GenerationSection, evaluations: Sequence[EvalRecord]) -> GenerationSection:
+    made = [record.generation for record in evaluations if record.generation is not None]
+    if not made:
+        return planned
+    return GenerationSection(
+        temperature=made[-1].temperature,
+        top_p=made[-1].top_p,
+        top_k=made[-1].top_k,
+        max_tokens=made[-1].max_tokens,
+        seed=made[-1].seed,
+        samples=made[-1].samples,
+    )
 
 
 def collect_facts(
@@ -144,13 +183,15 @@ def collect_facts(
     weights: WeightFacts | None = None,
     kept: KeptFacts | None = None,
     model: Path | None = None,
+    revision: str = "main",
     pictures: Sequence[str] = (),
     lookup: LicenseLookup | None = None,
 ) -> CardFacts:
     """The facts of a release. At least one iteration must be finished.
 
     `base` is the initial model's folder, `model` the folder with the published configuration, tokenizer and template,
-    `pictures` are paths in the release, `lookup` finds a licence on the Hub (the default: the cache, then the Hub).
+    `revision` the branch that the release goes to, `pictures` are paths in the release, `lookup` finds a licence on the
+    Hub (the default: the cache, then the Hub).
     Raises `ReleaseError` where a citation does not exist, `ModelError` where the tokenizer can't be loaded.
     """
     if not iterations:
@@ -161,6 +202,7 @@ def collect_facts(
         run=recipe.name,
         title=section.title or recipe.name,
         repo_id=section.repo_id,
+        revision=revision,
         summary=section.summary,
         limits=section.limits,
         language=section.language,
@@ -179,6 +221,7 @@ def collect_facts(
         ),
         architecture=_architecture(model),
         prompt=prompt_facts(recipe, iterations[-1], model) if model is not None else None,
+        planned_sampling=recipe.eval.generation,
         pictures=list(pictures),
         citations=[*_citations(recipe, iterations, evaluations, ancestor)],
         predecessor=section.predecessor,
@@ -313,14 +356,18 @@ def prompt_facts(recipe: Recipe, record: IterationRecord, model: Path) -> Prompt
     bos = tokenizer.bos_token
     printed = bool(bos) and text.startswith(bos)
     by_itself = adds_bos(tokenizer)
+    shown = text.removeprefix(bos).lstrip(" ") if printed and by_itself else text
     return PromptFacts(
         template=Path(recipe.release.template or record.template).stem if replaced else record.template,
         trained_with=record.template,
         replaced=replaced,
-        text=text.removeprefix(bos).lstrip(" ") if printed and by_itself else text,
+        text=shown,
         bos=bos if printed else None,
         tokenizer_adds_bos=by_itself,
+        exact=tokenizer(shown, add_special_tokens=printed and by_itself)["input_ids"]
+        == render(tokenizer, messages, prompt=True),
         ends_with_eos=bool(tokenizer.eos_token) and text.rstrip("\n").endswith(tokenizer.eos_token),
+        shows_eos=bool(tokenizer.eos_token) and tokenizer.eos_token in shown,
         system=system_message(tokenizer),
         stop=_stop_tokens(tokenizer, model),
     )

@@ -54,9 +54,18 @@ def code(value: object) -> Raw:
 
 def fence(text: str, language: str = "") -> Raw:
     """A fenced block that nothing in `text` can close."""
+    return verbatim(text.strip("\n"), language)
+
+
+def verbatim(text: str, language: str = "") -> Raw:
+    """The same with the line ends at begin and end of `text` kept: between the fences stands exactly it."""
     ticks = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    body = INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).strip("\n")
-    return Raw(f"{ticks}{language}\n{body}\n{ticks}")
+    return Raw(f"{ticks}{language}\n{visible(text)}\n{ticks}")
+
+
+def visible(text: str) -> str:
+    """Text of several lines without what nobody sees."""
+    return INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def link(text: object, url: str) -> Raw:

@@ -67,8 +67,7 @@ def target_of(section: ReleaseSection, options: Options) -> Target | None:
         raise RecipeError(
             f"release.repo_id: {section.repo_id!r} is no repository", expected="namespace/name", todo="mend the recipe"
         )
-    branch = "main" if options.iteration is None else f"iteration-{options.iteration}"
-    revision = options.revision or branch
+    revision = branch(options)
     if options.pull_request and revision != "main":
         raise RecipeError(f"--pr opens a pull request to main, not to {revision!r}", todo="leave one of them out")
     return Target(
@@ -83,6 +82,11 @@ def target_of(section: ReleaseSection, options: Options) -> Target | None:
         read_back=options.read_back,
         opens=options.opens,
     )
+
+
+def branch(options: Options) -> str:
+    """The branch that is promoted to."""
+    return options.revision or ("main" if options.iteration is None else f"iteration-{options.iteration}")
 
 
 def wished(section: ReleaseSection, options: Options) -> ReleaseSection:

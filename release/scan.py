@@ -77,7 +77,7 @@ def _scan_file(path: Path, values: Mapping[str, str]) -> Iterator[tuple[int, str
         for name, value in values.items():
             if value in line:
                 yield number, f"the value of the environment variable {name}"
-        if path.name in VOCABULARY or path.suffix == ".png":
+        if path.name in VOCABULARY or path.suffix in (".png", ".model"):
             continue
         if LOCAL_PATH.search(line) or (len(home) > 1 and f"{home}/" in line):
             yield number, "a path of the machine that made it"

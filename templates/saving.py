@@ -1,6 +1,7 @@
 """Save a tokenizer so that it reads back the same."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,28 @@ from kto_release.files import write_atomically
 from kto_release.templates.contract import difference
 from kto_release.templates.samples import SAMPLES
 
+VOCABULARIES = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt")
+"""Vocabularies that other programs read, and that transformers 5 does not write again: llama.cpp takes a SentencePiece
+tokenizer's scores from tokenizer.model, and without it gives other ids."""
+
+
+def keep_vocabulary(source: Path, folder: Path) -> None:
+    """Copy the vocabularies of the model in `source` that are not in `folder`."""
+    for name in VOCABULARIES:
+        if (source / name).is_file() and not (folder / name).exists():
+            shutil.copyfile(source / name, folder / name)
+
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Save the tokenizer with its template, and prove that it gives the same ids when it is loaded again.
 
     transformers 5.19 forgets `legacy` of Llama's and Mistral's SentencePiece tokenizers when it saves them; loaded
     again, they no longer put a space behind a special token ("▁<" becomes "<"), so a model would be evaluated with
-    other ids than it was trained with. The key is put back. Raises `ModelError` where the ids still differ.
+    other ids than it was trained with. The key is put back, and so are the vocabularies that it was loaded with. Raises
+    `ModelError` where the ids still differ.
     """
     tokenizer.save_pretrained(folder)
+    keep_vocabulary(Path(str(tokenizer.name_or_path)), folder)
     path = folder / "tokenizer_config.json"
     plain = json.loads(path.read_text(encoding="utf-8"))
     legacy = getattr(tokenizer, "legacy", None)

@@ -4,7 +4,9 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before anything imports a library that reads these at import.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: more threads only wait for each other
@@ -32,6 +34,9 @@ os.environ.update(
 )
 
 import pytest  # noqa: E402
+
+if TYPE_CHECKING:
+    from fake_hub import FakeHub
 
 
 def pytest_configure() -> None:
@@ -79,3 +84,29 @@ def cli() -> Path:
     if not path.exists():
         pytest.skip("kto-release is not installed as a command beside this Python")
     return path
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator["FakeHub"]:
+    """A Hub where this process is `tester`; uploads go through LFS, and the client does not wait between tries."""
+    # They read the environment when they are imported, and this file sets it.
+    import huggingface_hub
+    from fake_hub import FakeHub
+    from releases import TOKEN
+
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    huggingface_hub.utils.disable_progress_bars()
+    with FakeHub({TOKEN: "tester", "hf_other": "other"}) as server:
+        yield server
+
+
+@pytest.fixture
+def own_hub(hub: "FakeHub", monkeypatch: pytest.MonkeyPatch) -> "FakeHub":
+    """The same Hub as this process's own, as HF_ENDPOINT would make it."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    return hub

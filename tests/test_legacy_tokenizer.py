@@ -1,10 +1,13 @@
 """The seed's kind of tokenizer, Mistral's legacy SentencePiece one, gives the same ids at every stage of a run."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_hub import FakeHub
 from feedback_files import pair, write_recipe
+from huggingface_hub import snapshot_download
 from real_tokenizers import make_legacy_model
 from transformers import AutoTokenizer
 
@@ -25,7 +28,7 @@ QUESTIONS = [{"instruction": f"Question {number}?", "output": "Yes.", "generator
 
 @pytest.fixture(scope="module", params=["llama", "mistral"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One iteration trained with tulu_v2, answers of it, and its bundle: nothing is judged or sent."""
+    """One iteration trained with tulu_v2, answers of it, and its bundle: nothing is judged."""
     folder = tmp_path_factory.mktemp(request.param)
     base = make_legacy_model(folder / request.param, like=request.param)
     (folder / "questions.json").write_text(json.dumps(QUESTIONS))
@@ -39,7 +42,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             "eval.prompts": "questions.json",
             "eval.generation": {"max_tokens": 4},
             "eval.engine": {"kind": "transformers"},
-            "release.repo_id": "somebody/small",
+            "release.repo_id": "tester/small",
             "release.license": "apache-2.0",
             "release.data_license": "cc0-1.0",
             "release.dtype": "float32",
@@ -90,6 +93,15 @@ def test_every_stage_has_the_ids_of_the_base_models_tokenizer(run: Run) -> None:
     assert ids_of(find_candidate(run, None).tokenizer) == expected
     assert ids_of(find_candidate(run, "initial").tokenizer) == expected
     assert ids_of(AutoTokenizer.from_pretrained(run.release_folder / "bundle")) == expected
+
+
+def test_what_is_downloaded_from_the_hub_has_them_too(run: Run, own_hub: FakeHub, tmp_path: Path) -> None:
+    """As a reader has it: published, downloaded, and loaded by nothing but transformers."""
+    publish(run)
+    folder = snapshot_download("tester/small", local_dir=tmp_path / "down", endpoint=own_hub.url)
+    base = AutoTokenizer.from_pretrained(run.recipe.model.base)
+    set_template(base, load_template("tulu_v2", base))
+    assert ids_of(AutoTokenizer.from_pretrained(folder)) == ids_of(base)
 
 
 def test_an_iteration_whose_tokenizer_lost_its_kind_is_not_evaluated(run: Run) -> None:

@@ -4,16 +4,15 @@ import shutil
 from collections.abc import Sequence
 
 from kto_release import console
-from kto_release.digests import sha256_of, weights_digest
+from kto_release.digests import weights_digest
 from kto_release.errors import RunError
 from kto_release.files import read_record, write_record
 from kto_release.kept import ROWS
 from kto_release.models import LocalModel
 from kto_release.models import facts as model_facts
-from kto_release.provenance import environment, now
 from kto_release.recipe import StopRule
 from kto_release.records import Interval, IterationRecord, ModelFacts, Probe
-from kto_release.train.device import hardware, process_state, resolve_precision
+from kto_release.train.device import process_state, resolve_precision
 from kto_release.train.fit import fit
 from kto_release.train.inputs import Inputs
 from kto_release.train.iteration import Iteration, make_iteration
@@ -116,24 +115,8 @@ def _finish(iteration: Iteration, prober: Prober) -> None:
     rows = _measured_on(inputs, number)
     console.say("Probing the model on held-out feedback …")
     probed = prober.probe(model, iteration.parent, rows)
-    record = IterationRecord(
-        iteration=number,
-        finished=now(),
-        recipe_sha256=sha256_of(inputs.run.recipe.identity()),
-        template=inputs.template.name,
-        template_sha256=inputs.template.sha256,
-        parent=iteration.parent,
-        reference=iteration.reference,
-        model=model,
-        partition=inputs.facts[number - 1],
-        training=iteration.training_facts(),
-        probe=probed.probe,
-        logprobs=probed.logprobs,
-        initial_logprobs=probed.initial_logprobs,
-        environment=environment(hardware(), process_state().num_processes),
-    )
     write_record(folder / ROWS, check_rows(rows))
-    write_record(folder / "record.json", record)
+    write_record(folder / "record.json", iteration.record(model, probed))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 

@@ -18,7 +18,7 @@ from kto_release.templates import Template, eos_ids
 from kto_release.templates.contract import check_contract
 from kto_release.train.batches import GlobalBatch, all_batches
 from kto_release.train.device import recomputes_activations, resolve_precision
-from kto_release.train.fits import check_base, check_rows_fit, read_config
+from kto_release.train.fits import check_base, check_generation, check_rows_fit, check_vocabulary, read_config
 from kto_release.train.inputs import open_tokenizer, show_feedback
 from kto_release.train.launch_file import read_devices
 from kto_release.train.loss import loss_for
@@ -58,6 +58,8 @@ def show_plan(run: Run, launch: Path | None = None) -> None:
         _reach(lambda: _check_rows(run))
         return
     tokenizer, template = opened
+    check_generation(base.path)
+    check_vocabulary(tokenizer, base.path, trust_remote_code=recipe.model.trust_remote_code)
     check_contract(tokenizer, template, eos_ids(base.path))
     _reach(lambda: _feedback(run, tokenizer, base), HubError)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from kto_release import console
 from kto_release.errors import ModelError
 from kto_release.loading import FAILURES, first_line
 from kto_release.recipe import LoraSection, Recipe
@@ -84,6 +85,66 @@ def check_unquantized(folder: Path) -> None:
         raise ModelError(
             f"the weights of {folder.name!r} are quantised ({method}), and training needs whole ones",
             todo="give model.base the model that it was made from; train.lora.quantize: 4bit quantises it by itself",
+        )
+
+
+def check_generation(folder: Path) -> None:
+    """Raises `ModelError` where the base's generation_config.json can't be read; warns where it could not be saved.
+
+    Then only its special tokens are kept, see `settle_generation`: the model would be trained, and could not be saved.
+    """
+    from transformers import GenerationConfig
+
+    if not (folder / "generation_config.json").is_file():
+        return
+    try:
+        problem = _unsaveable(GenerationConfig.from_pretrained(folder))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"generation_config.json of {folder.name!r} can't be read: {_line(error)}",
+            expected="what transformers writes as such",
+            todo="mend the file, or remove it where config.json has the eos_token_id",
+        ) from None
+    if problem is not None:
+        console.warn(
+            f"generation_config.json of {folder.name!r} contradicts itself, and transformers refuses to save it: "
+            f"{problem}; of it only the special tokens are kept"
+        )
+
+
+def settle_generation(model: Any) -> None:
+    """Keep only the special tokens of a generation configuration that transformers would refuse to save."""
+    from transformers import GenerationConfig
+
+    own = getattr(model, "generation_config", None)
+    if own is None or _unsaveable(own) is None:
+        return
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    model.generation_config = GenerationConfig(**{name: getattr(own, name, None) for name in names})
+
+
+def _unsaveable(generation: Any) -> str | None:
+    try:
+        generation.validate(strict=True)
+    except (ValueError, TypeError) as error:
+        return _line(error)
+    return None
+
+
+def _line(error: Exception) -> str:
+    """What a message of several lines says, on one."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def check_vocabulary(tokenizer: Any, folder: Path, *, trust_remote_code: bool) -> None:
+    """Warns where the tokenizer knows tokens beyond the model's embedding: such a model can't be published."""
+    config = read_config(folder, trust_remote_code).get_text_config(decoder=True)
+    rows, largest = getattr(config, "vocab_size", None), max(tokenizer.get_vocab().values(), default=0)
+    if rows is not None and largest >= rows:
+        console.warn(
+            f"the tokenizer of {folder.name!r} has {tokenizer.convert_ids_to_tokens(largest)!r} as token {largest}, "
+            f"beyond the embedding ({rows} rows): `kto-release publish` will refuse such a model; call "
+            "`model.resize_token_embeddings(len(tokenizer))` and save it"
         )
 
 

@@ -18,7 +18,7 @@ from kto_release.run import Run
 from kto_release.templates import Template, eos_ids, load_template, set_template
 from kto_release.templates.contract import check_contract
 from kto_release.train.batches import check_prompts
-from kto_release.train.fits import check_base, check_rows_fit
+from kto_release.train.fits import check_base, check_generation, check_rows_fit, check_vocabulary
 from kto_release.train.plan import PLAN, Plan
 from kto_release.train.tokenizing import tokenize, tokenize_each
 from kto_release.train.tokens import ALPACA_EVAL, Tokens, with_overlaps
@@ -77,7 +77,9 @@ def prepare(run: Run) -> Inputs:
     recipe = run.recipe
     base = locate(recipe.model.base, recipe.model.revision)
     check_base(base.path, recipe)
+    check_generation(base.path)
     tokenizer, template = open_tokenizer(run, base)
+    check_vocabulary(tokenizer, base.path, trust_remote_code=recipe.model.trust_remote_code)
     check_contract(tokenizer, template, eos_ids(base.path))  # after training it would be too late
     found = find_partitions(recipe.data)
     every = found.named()

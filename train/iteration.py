@@ -3,15 +3,19 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from kto_release.digests import sha256_of
 from kto_release.feedback.partitions import input_digests
 from kto_release.files import read_jsonl, read_record
+from kto_release.provenance import environment, now
 from kto_release.recipe import TrainSection
-from kto_release.records import ModelFacts, TrainingFacts
+from kto_release.records import IterationRecord, ModelFacts, TrainingFacts
 from kto_release.train.batches import GlobalBatch, all_batches
+from kto_release.train.device import hardware, process_state
 from kto_release.train.inputs import Inputs
 from kto_release.train.loss import Loss, loss_for
 from kto_release.train.plain import TREES
 from kto_release.train.plan import Plan
+from kto_release.train.probe import Probed
 from kto_release.train.proof import Road
 from kto_release.train.tokens import Tokens
 
@@ -93,6 +97,25 @@ class Iteration(NamedTuple):
             seconds=rows[-1]["seconds"],
             first={name: rows[0][name] for name in shown if name in rows[0]},
             last={name: sum(row[name] for row in tail if name in row) / len(tail) for name in shown},
+        )
+
+    def record(self, model: ModelFacts, probed: Probed) -> IterationRecord:
+        """What is written when it is finished: `model` is what it made."""
+        return IterationRecord(
+            iteration=self.number,
+            finished=now(),
+            recipe_sha256=sha256_of(self.inputs.run.recipe.identity()),
+            template=self.inputs.template.name,
+            template_sha256=self.inputs.template.sha256,
+            parent=self.parent,
+            reference=self.reference,
+            model=model,
+            partition=self.inputs.facts[self.number - 1],
+            training=self.training_facts(),
+            probe=probed.probe,
+            logprobs=probed.logprobs,
+            initial_logprobs=probed.initial_logprobs,
+            environment=environment(hardware(), process_state().num_processes),
         )
 
 

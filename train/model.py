@@ -10,7 +10,7 @@ import torch
 from kto_release.errors import ModelError
 from kto_release.loading import FAILURES, first_line, load_whole
 from kto_release.recipe import LoraSection, ModelSection
-from kto_release.train.fits import check_unquantized, with_new_adapters
+from kto_release.train.fits import check_unquantized, settle_generation, with_new_adapters
 from kto_release.train.logprobs import teach_trees
 
 
@@ -36,6 +36,7 @@ def load_model(path: Path, model: ModelSection, *, quantize: str | None = None, 
             f"{path.name!r} can't be loaded as a causal language model: {first_line(error)}",
             expected="a transformers model with safetensors",
         ) from None
+    settle_generation(loaded)
     teach_trees(loaded)
     return loaded
 

@@ -310,7 +310,9 @@ def test_the_program_for_transformers_runs(tmp_path: Path, tiny_model: Path) -> 
     """What the card tells people to run with Transformers answers, with the settings of the evaluation."""
     run = build_run(tmp_path, tiny_model)
     text = program(render_card(short_answers(run)), "With Transformers", run.iteration(2) / "model")
-    assert "do_sample=True, temperature=0.7, top_p=0.95, max_new_tokens=8" in text
+    assert "max_new_tokens=8, do_sample=True, temperature=0.7, top_p=0.95, top_k=0)" in text
+    assert text.count('revision="main"') == 2
+    assert 'dtype="auto"' in text  # these facts know no published weights
     assert run_program(text, tmp_path).strip()
 
 
@@ -321,11 +323,11 @@ def test_the_program_for_vllm_runs(tmp_path: Path, tiny_model: Path, smollm2: Pa
     pytest.importorskip("vllm")
     run = build_run(tmp_path, tiny_model)
     text = program(render_card(short_answers(run)), "With vLLM", smollm2)
-    assert "SamplingParams(temperature=0.7, top_p=0.95, max_tokens=8)" in text
+    assert "SamplingParams(temperature=0.7, top_p=0.95, top_k=0, max_tokens=8)" in text
     # vLLM takes nine tenths of the memory unless told otherwise, which a machine that runs tests may not have free, and
     # compiles the model, which takes minutes on two cores.
     name = json.dumps(str(smollm2))
     text = text.replace(
-        f"LLM({name})", f"LLM({name}, gpu_memory_utilization=0.2, max_model_len=512, enforce_eager=True)"
+        f"LLM({name}, ", f"LLM({name}, gpu_memory_utilization=0.2, max_model_len=512, enforce_eager=True, "
     )
     assert run_program(text, tmp_path).strip()

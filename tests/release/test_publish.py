@@ -344,7 +344,7 @@ def test_another_template_is_published_only_when_it_is_wished(own_hub: FakeHub, 
     assert "> 🛑 **The chat template was replaced: published is zephyr, trained with was base.**\n" in card, (
         "called out at the card's head"
     )
-    assert "<|assistant|>\nWhat kind of cake?</s>\n<|user|>\nChocolate cake.</s>\n<|assistant|>\n```" in card
+    assert "<|assistant|>\nWhat kind of cake?</s>\n<|user|>\nChocolate cake.</s>\n<|assistant|>\n\n```" in card
     assert json.loads((bundle_of(run) / "template_test.json").read_text())["conversations"][0]["ids"]
 
 

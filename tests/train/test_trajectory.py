@@ -43,7 +43,7 @@ def trajectory(folder: Path) -> list[list[dict[str, float]]]:
 def record(folder: Path) -> None:
     """Write trajectory.json; refused where the working tree differs from its commit."""
     changed = subprocess.run(
-        ["git", "status", "--porcelain", "-uno"], cwd=PATH.parent, capture_output=True, text=True, check=True
+        ["git", "status", "--porcelain"], cwd=PATH.parent, capture_output=True, text=True, check=True
     ).stdout
     if changed.strip():
         raise SystemExit(f"commit or stash these first, so that the trajectory is that of a commit:\n{changed}")
