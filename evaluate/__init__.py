@@ -18,8 +18,10 @@ from kto_release.evaluate.report.page import write_report
 from kto_release.evaluate.report.summary import show, show_screening
 from kto_release.evaluate.scoring.length_data import load_lc_data
 from kto_release.evaluate.scoring.paired import Evaluation
+from kto_release.evaluate.trying import expected_load
 from kto_release.files import write_record
 from kto_release.judges import open_judge
+from kto_release.judges.account import account
 from kto_release.judges.asking import Journal, judge_pairs, refuse_failures
 from kto_release.judges.rows import Rows, write_rows
 from kto_release.records import EvalRecord
@@ -52,7 +54,7 @@ def evaluate(
     with run.lock(), engines(settings.engine, run.path / "eval" / "vllm.log") as pool:
         run.create()
         console.heading(f"Evaluating {subject.name} on {instructions.name} ({len(instructions.rows)} instructions)")
-        judge = open_judge(run, settings.judge, pool) if settings.judge else None
+        judge = open_judge(run, settings.judge, pool, expected_load(settings, instructions)) if settings.judge else None
         sides = Sides(run, instructions, subject, stored, pool, judge)
         if judge is None:
             sides.answers()
@@ -93,7 +95,7 @@ def _judged(run: Run, evaluated: Evaluated, journal: Journal) -> tuple[EvalRecor
     judgements = judge_pairs(judge, evaluated.pairs, journal)
     refuse_failures(judgements, evaluated.settings.max_failed)
     rows = [row._replace(flags=kinds) for row, kinds in zip(judgements.rows, screening.flags, strict=True)]
-    record = evaluated.record(evaluated.score(rows), screening)
+    record = evaluated.record(evaluated.score(rows), screening, account(judgements, judge.facts))
     write_rows(
         folder / "annotations.json", Rows(rows, evaluated.answers.generator, evaluated.reference.name, judge.facts.name)
     )

@@ -25,6 +25,7 @@ from kto_release.recipe import GenerationSection
 from kto_release.records import Environment, Facts, GenerationFacts, ModelFacts
 from kto_release.run import Run
 from kto_release.templates import render
+from kto_release.templates.thoughts import answer_of, without_thoughts
 
 
 class Plan(Facts):
@@ -45,6 +46,7 @@ class Plan(Facts):
     seed: int
     stop_ids: list[int]
     engine: str
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 class AnswersRecord(Facts):
@@ -60,7 +62,9 @@ class AnswersRecord(Facts):
     instructions_revision: str | None
     generation: GenerationFacts
     cut: int
-    """Answers that were cut at max_tokens."""
+    """Answers that were cut at max_tokens, within their thoughts or after them."""
+    thoughts: int = 0
+    """Answers before which the model thought: that is left out, and kept in answers.jsonl."""
     environment: Environment
 
 
@@ -74,7 +78,9 @@ class Answer(NamedTuple):
     text: str
     tokens: int
     cut: bool
-    """Whether it ended at max_tokens, not by itself."""
+    """Whether it ended at max_tokens, or within its thoughts, not by itself."""
+    thoughts: str | None = None
+    """What the model thought first; null where it did not."""
 
 
 class Answers(NamedTuple):
@@ -128,8 +134,9 @@ def answer(
 
 def stored_answers(outputs: Outputs, instructions: InstructionSet) -> Answers:
     """Answers from a file, found by instruction. Raises `DataError` where any is missing."""
-    texts = outputs.by_place(instructions)
-    return _answers(outputs.name, [Answer(place, 0, text, 0, cut=False) for place, text in enumerate(texts)], None)
+    said = [without_thoughts(text) for text in outputs.by_place(instructions)]
+    rows = [Answer(place, 0, one.text, 0, not one.closed, one.thoughts) for place, one in enumerate(said)]
+    return _answers(outputs.name, rows, None)
 
 
 def _answers(generator: str, rows: list[Answer], record: AnswersRecord | None) -> Answers:
@@ -157,6 +164,7 @@ def _plan(run: Run, candidate: Candidate, instructions: InstructionSet) -> Plan:
         seed=settings.seed,
         stop_ids=list(candidate.stop_ids),
         engine=choose(engine),
+        chat_template_kwargs=settings.chat_template_kwargs or None,
     )
 
 
@@ -191,7 +199,12 @@ class _Journal:
         for number, row in enumerate(read_jsonl(path), 1):
             try:
                 one = Answer(
-                    places[row["instruction"]], row["sample"], row["output"], row["tokens"], row["finish"] == "length"
+                    places[row["instruction"]],
+                    row["sample"],
+                    row["output"],
+                    row["tokens"],
+                    row["finish"] != "stop",
+                    row.get("thoughts"),
                 )
                 self.seconds[row["try"]] = row["seconds"]
                 self.versions.add(row["engine"])
@@ -213,6 +226,7 @@ class _Journal:
             "output": one.text,
             "tokens": one.tokens,
             "finish": "length" if one.cut else "stop",
+            **({} if one.thoughts is None else {"thoughts": one.thoughts}),
             "try": self.tried,
             "seconds": round(seconds, 3),
             "engine": version,
@@ -234,7 +248,7 @@ def _generate(
     heard: Callable[[Answer], None] | None,
 ) -> str | None:
     settings = run.recipe.eval.generation
-    prompts = _prompts(candidate, instructions)
+    prompts = _prompts(candidate, instructions, settings.chat_template_kwargs)
     requests = [
         Request(prompts[place], seed_of(settings.seed, instructions.rows[place].text, sample))
         for place, sample in missing
@@ -247,8 +261,9 @@ def _generate(
         start = time.monotonic()
         for index, completion in engine.generate(requests, _sampling(settings, candidate)):
             place, sample = missing[index]
-            text = candidate.tokenizer.decode(completion.ids, skip_special_tokens=True)
-            one = Answer(place, sample, text, len(completion.ids), completion.finish == "length")
+            said = answer_of(candidate.tokenizer, completion.ids, prompts[place])
+            cut = completion.finish == "length" or not said.closed
+            one = Answer(place, sample, said.text, len(completion.ids), cut, said.thoughts)
             journal.add(one, time.monotonic() - start, requests[index].seed, engine.version)
             display.advance(task)
             if heard is not None:
@@ -256,10 +271,10 @@ def _generate(
     return engine.hardware
 
 
-def _prompts(candidate: Candidate, instructions: InstructionSet) -> list[list[int]]:
+def _prompts(candidate: Candidate, instructions: InstructionSet, variables: dict[str, Any]) -> list[list[int]]:
     prompts = []
     for place, row in enumerate(instructions.rows, 1):
-        ids = render(candidate.tokenizer, [{"role": "user", "content": row.text}], prompt=True)
+        ids = render(candidate.tokenizer, [{"role": "user", "content": row.text}], prompt=True, variables=variables)
         if not ids:
             raise DataError(f"instruction {place} gives no tokens: {row.text[:60]!r}")
         prompts.append(ids)
@@ -317,7 +332,9 @@ def _finish(
             samples=settings.samples,
             seconds=round(sum(journal.seconds.values()), 3),
             tokens=sum(one.tokens for one in answers),
+            chat_template_kwargs=settings.chat_template_kwargs,
         ),
+        thoughts=sum(bool(one.thoughts) for one in answers),
         cut=sum(one.cut for one in answers),
         environment=environment(hardware),
     )

@@ -9,6 +9,7 @@ from kto_release.evaluate.answers import Answer, Answers
 from kto_release.evaluate.instructions import InstructionSet, Outputs, load_outputs, official_outputs
 from kto_release.judges.asking import Pair
 from kto_release.positions import COUNT, position
+from kto_release.templates.thoughts import without_thoughts
 
 INITIAL = "initial"
 
@@ -43,7 +44,7 @@ def stored_reference(setting: str, instructions: InstructionSet) -> Outputs | No
 
 def from_outputs(outputs: Outputs, instructions: InstructionSet, samples: int) -> Reference:
     """Stored outputs, found by instruction. Raises `DataError` where any is missing."""
-    texts = enumerate(outputs.by_place(instructions))
+    texts = enumerate(without_thoughts(text).text for text in outputs.by_place(instructions))
     return Reference(outputs.name, outputs.sha256, {(place, n): text for place, text in texts for n in range(samples)})
 
 
@@ -61,6 +62,7 @@ def pairs_of(instructions: InstructionSet, answers: Sequence[Answer], reference:
             sample=one.sample,
             reference=reference.texts[one.place, one.sample],
             answer=one.text,
+            thoughts=one.thoughts or None,
         )
         for one in answers
     ]

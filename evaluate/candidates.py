@@ -1,7 +1,6 @@
 """Which model is evaluated: its files, its exact weights, the precision it would be published in, and its template."""
 
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_release.digests import weights_digest
@@ -12,7 +11,7 @@ from kto_release.models import facts as model_facts
 from kto_release.published import facts_of, wanted_dtype
 from kto_release.records import ModelFacts
 from kto_release.run import Run
-from kto_release.templates import Template, eos_ids, load_template, render_feedback, set_template
+from kto_release.templates import Template, eos_ids, load_template, set_template, stop_ids
 from kto_release.templates.contract import check_contract
 
 ITERATION = re.compile(r"iteration-([1-9]\d*)")
@@ -115,15 +114,4 @@ def _candidate(
     name: str, generator: str, facts: ModelFacts, model: Model, tokenizer: Any, template: Template
 ) -> Candidate:
     set_template(tokenizer, template)
-    return Candidate(name, generator, facts, model, tokenizer, template, _stop_ids(model.folder, tokenizer))
-
-
-def _stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
-    """Where an answer ends: at the model's own EOS tokens, and at what the template ends a turn with."""
-    stops = set(eos_ids(folder))
-    if tokenizer.eos_token_id is not None:
-        stops.add(tokenizer.eos_token_id)
-    [turn] = render_feedback(tokenizer, [([{"role": "user", "content": "a"}], "a")])
-    if turn.completion_ids and turn.completion_ids[-1] in tokenizer.all_special_ids:
-        stops.add(turn.completion_ids[-1])
-    return tuple(sorted(stops))
+    return Candidate(name, generator, facts, model, tokenizer, template, stop_ids(tokenizer, model.folder))

@@ -18,7 +18,14 @@ from kto_release.judges.judge import Judge
 from kto_release.judges.rows import Judged
 from kto_release.provenance import environment, now
 from kto_release.recipe import EvalSection
-from kto_release.records import CalibrationRecord, EvalRecord, GenerationFacts, JudgeFacts, ModelFacts
+from kto_release.records import (
+    CalibrationRecord,
+    EvalRecord,
+    GenerationFacts,
+    JudgeFacts,
+    JudgingFacts,
+    ModelFacts,
+)
 
 
 class Compared(NamedTuple):
@@ -80,6 +87,7 @@ class Evaluated(NamedTuple):
             [pair.answer for pair in self.pairs],
             [pair.reference for pair in self.pairs],
             cut=[answer.cut for answer in self.answers.rows],
+            thoughts=[bool(answer.thoughts) for answer in self.answers.rows],
             training_prompts=self.training_prompts,
         )
 
@@ -95,8 +103,8 @@ class Evaluated(NamedTuple):
             min_answer_mass=self.settings.min_answer_mass,
         )
 
-    def record(self, scores: Scores, screening: Screening) -> EvalRecord:
-        """The record of these scores."""
+    def record(self, scores: Scores, screening: Screening, judging: JudgingFacts) -> EvalRecord:
+        """The record of these scores, which carries the doubts that judging left."""
         made = self.answers.record
         compared = Compared(
             model=made.model if made else None,
@@ -112,7 +120,8 @@ class Evaluated(NamedTuple):
             inputs_sha256=self.digest(),
         )
         estimate = estimated(self.calibration, scores, self.judge.facts, self.reference.name)
-        return to_record(scores, compared, screening, estimated=estimate)
+        told = scores._replace(unreliable_because=[*scores.unreliable_because, *judging.doubts])
+        return to_record(told, compared, screening, estimated=estimate).model_copy(update={"judging": judging})
 
 
 def finished(folder: Path, digest: str) -> EvalRecord | None:
@@ -125,7 +134,9 @@ def full_name(judge: JudgeFacts, instructions: str, *, is_alpaca_eval: bool) -> 
     """The score's name: what was measured, and by whom. The judge is a part of it, always."""
     benchmark = "AlpacaEval 2.0" if is_alpaca_eval else instructions
     orders = "both orders" if judge.swap else "one order"
-    return f"{benchmark} [judge={judge.name}, prompt={judge.prompt} {judge.prompt_sha256[:8]}, {orders}]"
+    votes = f", {judge.votes} votes" if judge.votes > 1 else ""
+    read = f", discrete verdicts in words{votes}" if judge.words else ""
+    return f"{benchmark} [judge={judge.name}, prompt={judge.prompt} {judge.prompt_sha256[:8]}, {orders}{read}]"
 
 
 def to_record(

@@ -29,6 +29,7 @@ from kto_release.judges.official import (
 from kto_release.judges.rows import Judged, Rows, read_rows, write_rows
 from kto_release.positions import position
 from kto_release.records import EvalRecord, JudgeFacts
+from kto_release.templates.thoughts import without_thoughts
 
 UNKNOWN_JUDGE = "recorded"
 """Name of a judge that neither the rows nor the user name."""
@@ -93,7 +94,12 @@ def _screened(rows: Sequence[Judged]) -> tuple[list[Judged], Screening]:
 
     What the file says is kept: an answer that was cut, or was trained on, does not show it.
     """
-    found = screen([row.instruction for row in rows], [row.output for row in rows], [row.reference for row in rows])
+    found = screen(
+        [row.instruction for row in rows],
+        [row.output for row in rows],
+        [row.reference for row in rows],
+        thoughts=[bool(row.thoughts or without_thoughts(row.output).thoughts) for row in rows],
+    )
     flagged = [
         row._replace(flags=tuple(dict.fromkeys((*row.flags, *kinds))))
         for row, kinds in zip(rows, found.flags, strict=True)

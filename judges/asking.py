@@ -33,6 +33,8 @@ class Pair(NamedTuple):
     """alpaca_eval's output_1."""
     answer: str
     """alpaca_eval's output_2: the evaluated model's."""
+    thoughts: str | None = None
+    """What the evaluated model thought before it, which no judge sees."""
 
 
 class Judgements(NamedTuple):
@@ -44,6 +46,8 @@ class Judgements(NamedTuple):
     """The verdicts behind each."""
     failures: Counter[str]
     """Pairs without a preference, by reason."""
+    unreadable: int = 0
+    """Answers of the judge that held no verdict."""
 
 
 def judge_pairs(judge: Judge, pairs: Sequence[Pair], journal: "Journal", *, label: str = "judgements") -> Judgements:
@@ -96,10 +100,9 @@ class Journal:
         self._failed: dict[str, Question] = {}
         for number, row in enumerate(read_jsonl(self.path), 1):
             try:
-                self.verdicts[row["key"]] = Verdict(
-                    **{name: row[name] for name in Verdict._fields if name != "tokens"},
-                    tokens=tuple(row["tokens"]) if row["tokens"] else None,
-                )
+                known = {name: row[name] for name in Verdict._fields if name in row}
+                known["tokens"] = tuple(row["tokens"]) if row["tokens"] else None
+                self.verdicts[row["key"]] = Verdict(**known)
             except (KeyError, TypeError):
                 raise RunError(
                     f"{self.path.name}, line {number}: not a judgement",
@@ -123,7 +126,12 @@ class Journal:
             path.unlink(missing_ok=True)
             return
         lines = [
-            {"instruction": question.instruction, "order": question.order, **self.failures[key]._asdict()}
+            {
+                "instruction": question.instruction,
+                "order": question.order,
+                "reason": self.failures[key].reason,
+                "tries": self.failures[key].tries,
+            }
             for key, question in self._failed.items()
         ]
         write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
@@ -159,7 +167,8 @@ def gather(facts: JudgeFacts, pairs: Sequence[Pair], questions: Sequence[Questio
             failures[failure] += 1
         rows.append(_judged(facts, pair, found, failure))
         verdicts.append(found)
-    return Judgements(rows, verdicts, failures)
+    outcomes = [*journal.verdicts.values(), *journal.failures.values()]
+    return Judgements(rows, verdicts, failures, sum(outcome.unreadable for outcome in outcomes))
 
 
 def preference_of(order: Order, verdict: Verdict) -> float:
@@ -182,6 +191,7 @@ def _judged(facts: JudgeFacts, pair: Pair, found: Mapping[Order, Verdict], failu
         preferences=() if same or not facts.orders_known else by_order,
         mass=sum(masses) / len(masses) if masses else None,
         failure=failure,
+        thoughts=pair.thoughts,
         sample=pair.sample,
         tampered=next((verdict.flagged for verdict in found.values() if verdict.flagged), None),
         price=_sum(verdict.price for verdict in found.values()),

@@ -33,6 +33,8 @@ class Fault(NamedTuple):
     retry_after: float | None = None
     """Seconds that the server asks to wait."""
     todo: str | None = None
+    crowded: bool = False
+    """A rate limit: it passes in its own time, and asking at once only prolongs it."""
 
 
 TODO = {
@@ -99,7 +101,7 @@ def _of_status(status: int, said: str, code: str, headers: Mapping[str, str], ke
     if status == 429 and OUT_OF_MONEY.search(f"{code} {said}"):
         return Fault(Kind.PERMANENT, reason, todo=TODO[402])
     if status in (408, 409, 425, 429) or status >= 500:
-        return Fault(Kind.PASSING, reason, retry_after=_retry_after(headers))
+        return Fault(Kind.PASSING, reason, retry_after=_retry_after(headers), crowded=status == 429)
     if status in TODO or status < 400:
         return Fault(Kind.PERMANENT, reason, todo=TODO.get(status))
     # A filter, a length, a moderation: providers have a hundred wordings. That the request itself is right, other

@@ -44,6 +44,20 @@ class Verdict(NamedTuple):
     tries: int = 1
     flagged: str | None = None
     """Why this verdict may have been tampered with."""
+    served: dict[str, str] | None = None
+    """What answered, by its own word: model, fingerprint, provider; null where it does not say."""
+    characters: int | None = None
+    """Of the question as it was sent, for an endpoint that may cut it; null where none can."""
+    unreadable: int = 0
+    """Answers to this question that held no verdict."""
+
+
+class Load(NamedTuple):
+    """What an evaluation will ask."""
+
+    questions: int
+    characters: int
+    """Of instructions and answers in them, together."""
 
 
 class Failure(NamedTuple):
@@ -51,6 +65,10 @@ class Failure(NamedTuple):
 
     reason: str
     tries: int = 1
+    unreadable: int = 0
+    """Answers that held no verdict."""
+    passing: bool = False
+    """Whether asking later may help: nothing was learnt about the question."""
 
 
 Done = Callable[[Question, Verdict | Failure], None]
@@ -84,6 +102,9 @@ class Judge(Protocol):
     def affords(self, questions: int, characters: int, /) -> bool:
         """Whether so many questions, with so many characters of instructions and answers, are within max_cost."""
 
+    def priced(self, load: Load, /) -> str:
+        """What so many questions take and cost, in words."""
+
     def prepare(self, questions: int, characters: int) -> None:
         """Before the first question: is it usable, and affordable? Raises `JudgeError` where it is not."""
 
@@ -93,4 +114,5 @@ class Judge(Protocol):
 
 def determining(facts: JudgeFacts) -> dict[str, Any]:
     """The facts that determine a verdict; a judge's short name, and whether both orders are asked, do not."""
-    return facts.model_dump(include={"kind", "model", "endpoint", "prompt_sha256", "parameters"})
+    determined = facts.model_dump(include={"kind", "model", "endpoint", "prompt_sha256", "parameters"})
+    return {**determined, "words": facts.votes} if facts.words else determined

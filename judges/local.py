@@ -1,5 +1,6 @@
-"""A judge that runs here: the log-probabilities of the two answer letters, from the engine that also generates."""
+"""A judge that runs here, in the engine that also generates: by the log-probabilities of its letters, or its words."""
 
+import hashlib
 import math
 import re
 import secrets
@@ -8,16 +9,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kto_release.digests import weights_digest
-from kto_release.engines import Engines, Model, choose, context_length, version_of
+from kto_release.engines import Engines, Model, Request, Sampling, choose, context_length, version_of
 from kto_release.errors import JudgeError, ModelError
-from kto_release.judges.judge import Done, Failure, Question, Questions, Verdict, determining
-from kto_release.judges.prompt import LETTERS, JudgePrompt, load_prompt
-from kto_release.models import LocalModel, load_tokenizer, locate, stored_weights
+from kto_release.judges.judge import Done, Failure, Load, Question, Questions, Verdict, determining
+from kto_release.judges.prompt import JudgePrompt, Letters
+from kto_release.judges.voting import together
+from kto_release.judges.words import read_letter, shortened
+from kto_release.models import LocalModel, load_tokenizer, stored_weights
 from kto_release.recipe import LocalJudge as Section
 from kto_release.records import JudgeFacts
-from kto_release.run import Run
-from kto_release.templates import load_template, render_text, set_template
+from kto_release.templates import load_template, render_text, set_template, stop_ids
 from kto_release.templates.cutting import special_pattern
+from kto_release.templates.thoughts import answer_of
+
+TEXT_TOKENS = 2048
+"""Most tokens of an answer in words, thoughts included, where the recipe says nothing."""
+TEMPERATURE, TOP_P = 0.6, 0.95
+"""Of words: what models that think are made for; greedy, they repeat themselves."""
 
 
 class LocalJudge:
@@ -32,9 +40,14 @@ class LocalJudge:
         prompt: JudgePrompt,
         pool: Engines,
         *,
+        words: bool | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         self._prompt, self._pool, self._max_length = prompt, pool, section.max_length
+        words = section.verdict == "text" if words is None else words
+        self._votes = section.votes if words else 1
+        self._written = section.max_tokens or TEXT_TOKENS
+        self._variables = section.chat_template_kwargs
         self._tokenizer = load_tokenizer(local, trust_remote_code=trust_remote_code)
         template = load_template("base", self._tokenizer)
         set_template(self._tokenizer, template)
@@ -55,75 +68,144 @@ class LocalJudge:
                 "template": template.sha256,
                 "engine": f"{engine} {version_of(engine)}",
                 "max_length": section.max_length,
+                **({"chat_template_kwargs": self._variables} if self._variables else {}),
+                **({"max_tokens": self._written, "temperature": TEMPERATURE, "top_p": TOP_P} if words else {}),
             },
             official=False,
+            words=words,
+            votes=self._votes,
         )
         self.determines = determining(self.facts)
 
     @property
     def longest(self) -> int:
-        """Most tokens of a prompt that an engine has to take."""
+        """Most tokens that an engine has to take: of a prompt, and of the answer where that is words."""
         limit = context_length(self.occupies.folder)
-        return min(self._max_length, limit) if limit else self._max_length
+        wanted = self._max_length + (self._written if self.facts.words else 0)
+        return min(wanted, limit) if limit else wanted
+
+    @property
+    def _longest_prompt(self) -> int:
+        return min(self._max_length, self.longest)
 
     def affords(self, *_: int) -> bool:
         """See `Judge`. It costs time only."""
         return True
+
+    def priced(self, load: Load) -> str:
+        """See `Judge`."""
+        return f"{self.facts.model}: {load.questions} judgements on this machine"
 
     def prepare(self, questions: int, characters: int) -> None:
         """See `Judge`. Nothing is paid here, and what can go wrong shows when the model is loaded."""
 
     def ask(self, questions: Questions, done: Done) -> None:
         """See `Judge`."""
-        letters = letter_tokens(self._tokenizer)
-        tokens = sorted({token for variants in letters for token in variants})
         fitting: list[tuple[Question, list[int]]] = []
         for question in questions:
             messages = self._prompt.fill(question.instruction, question.first, question.second)
-            ids = prompt_ids(self._tokenizer, messages)
-            if len(ids) < self.longest:
+            ids = prompt_ids(self._tokenizer, messages, self._variables)
+            if len(ids) < self._longest_prompt:
                 fitting.append((question, ids))
             else:
-                done(question, Failure(f"a prompt of {len(ids)} tokens, where {self.longest} are allowed"))
-        if not fitting:
-            return
+                done(question, Failure(f"a prompt of {len(ids)} tokens, where {self._longest_prompt} are allowed"))
+        if fitting and self.facts.words:
+            self._ask_words(fitting, done)
+        elif fitting:
+            self._ask_letters(fitting, done)
+
+    def _ask_letters(self, asked: Sequence[tuple[Question, list[int]]], done: Done) -> None:
+        letters = letter_tokens(self._tokenizer, self._prompt.letters)
+        tokens = sorted({token for variants in letters for token in variants})
         engine = self._pool.get(self.occupies, self.longest)
         start = time.monotonic()
-        for index, logps in engine.next_logprobs([ids for _, ids in fitting], tokens):
+        for index, logps in engine.next_logprobs([ids for _, ids in asked], tokens):
             now = time.monotonic()
-            done(fitting[index][0], _verdict(dict(zip(tokens, logps, strict=True)), letters, now - start))
+            found = dict(zip(tokens, logps, strict=True))
+            done(asked[index][0], _verdict(found, letters, self._prompt.letters, now - start))
             start = now
 
+    def _ask_words(self, asked: Sequence[tuple[Question, list[int]]], done: Done) -> None:
+        """Every question as often as there are votes; one without a verdict in any of them has none."""
+        requests = [Request(ids, _seed(question, vote)) for question, ids in asked for vote in range(self._votes)]
+        stops = stop_ids(self._tokenizer, self.occupies.folder)
+        sampling = Sampling(TEMPERATURE, TOP_P, None, self._written, stops)
+        votes: dict[int, list[Verdict | Failure]] = {}
+        start = time.monotonic()
+        engine = self._pool.get(self.occupies, self.longest)
+        for index, completion in engine.generate(requests, sampling):
+            place = index // self._votes
+            cut = completion.finish == "length"
+            tokens = (len(requests[index].ids), len(completion.ids))
+            said = answer_of(self._tokenizer, completion.ids, requests[index].ids)
+            votes.setdefault(place, []).append(
+                _of_words(said.text, self._prompt.letters, tokens, cut=cut or not said.closed)
+            )
+            if len(votes[place]) == self._votes:
+                now = time.monotonic()
+                done(asked[place][0], _counted(votes.pop(place), now - start))
+                start = now
 
-def letter_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+
+def letter_tokens(tokenizer: Any, letters: Letters = Letters()) -> list[list[int]]:  # noqa: B008 - it is immutable
     """For each letter, every token that spells it: alone, after a space, as a byte. Raises `JudgeError`."""
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     special = set(tokenizer.all_special_ids)
-    first, second = (
+    found = [
         [token for token, text in enumerate(texts) if text.strip() == letter and token not in special]
-        for letter in LETTERS
-    )
-    if not (first and second):
-        raise JudgeError(f"the judge's tokenizer has no token for {LETTERS[0]!r} or {LETTERS[1]!r}")
-    return first, second
+        for letter in letters.all
+    ]
+    missing = [letter for letter, tokens in zip(letters.all, found, strict=True) if not tokens]
+    if missing:
+        raise JudgeError(
+            f"the judge's tokenizer has no token for {' and '.join(map(repr, missing))}",
+            todo="take other letters, or eval.judge.verdict: text",
+        )
+    return found
 
 
 def _verdict(
-    logps: Mapping[int, float], letters: tuple[Sequence[int], Sequence[int]], seconds: float
+    logps: Mapping[int, float], tokens: Sequence[Sequence[int]], letters: Letters, seconds: float
 ) -> Verdict | Failure:
-    first, second = (math.fsum(math.exp(logps[token]) for token in variants) for variants in letters)
-    mass = first + second
+    masses = [math.fsum(math.exp(logps[token]) for token in variants) for variants in tokens]
+    mass = math.fsum(masses)
     if not (mass > 0 and math.isfinite(mass)):
-        return Failure(f"no probability on either answer letter ({mass})")
+        return Failure(f"no probability on any answer letter ({mass})")
     top = [
         {"token": letter, "logprob": math.log(value) if value > 0 else None}
-        for letter, value in zip(LETTERS, (first, second), strict=True)
+        for letter, value in zip(letters.all, masses, strict=True)
     ]
-    raw = {"logprobs": {"content": [{"token": LETTERS[0] if first >= second else LETTERS[1], "top_logprobs": top}]}}
-    return Verdict(first / mass, min(mass, 1.0), raw, seconds=seconds, price=0.0)
+    likeliest = letters.all[masses.index(max(masses))]
+    raw = {"logprobs": {"content": [{"token": likeliest, "top_logprobs": top}]}}
+    first = (masses[0] + (masses[2] / 2 if len(masses) > 2 else 0.0)) / mass
+    return Verdict(first, min(mass, 1.0), raw, seconds=seconds, price=0.0)
 
 
-def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+def _of_words(text: str, letters: Letters, tokens: tuple[int, int], *, cut: bool) -> Verdict | Failure:
+    letter = read_letter(text, letters, cut=cut)
+    if letter is None:
+        ended = "the answer ends before a verdict, at the most tokens that it may have"
+        return Failure(ended if cut else f"no one verdict ({letters}) in {shortened(text)!r}", 1, 1)
+    raw = {"letters": [letter], "answers": [text]}
+    return Verdict(letters.share(letter), None, raw, tokens=tokens, price=0.0)
+
+
+def _counted(votes: Sequence[Verdict | Failure], seconds: float) -> Verdict | Failure:
+    verdicts = [vote for vote in votes if isinstance(vote, Verdict)]
+    failed = [vote for vote in votes if isinstance(vote, Failure)]
+    if failed:
+        return failed[0]._replace(unreadable=len(failed))
+    return together(verdicts)._replace(seconds=round(seconds, 3))
+
+
+def _seed(question: Question, vote: int) -> int:
+    """A vote's own seed, of 32 bits: it depends on nothing but the question and the vote's number."""
+    return int.from_bytes(hashlib.sha256(f"{question.key} {vote}".encode()).digest()[:4])
+
+
+def prompt_ids(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]], variables: Mapping[str, Any] | None = None
+) -> list[int]:
     """Ids of a question, whose structure is the template's alone.
 
     Text in a message that the tokenizer would read as a special token (<|im_end|>) becomes ordinary tokens. Where there
@@ -131,23 +213,28 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[in
     """
     special = special_pattern(tokenizer)
     try:
-        text = render_text(tokenizer, messages, prompt=True)
+        text = render_text(tokenizer, messages, prompt=True, variables=variables)
     except ModelError:
         # Some templates know no system message; its text then opens the user's.
         system, user, *rest = messages
         messages = [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *rest]
-        text = render_text(tokenizer, messages, prompt=True)
+        text = render_text(tokenizer, messages, prompt=True, variables=variables)
     if not any(special.search(message["content"]) for message in messages):
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return _split_ids(tokenizer, messages, special)
+    return _split_ids(tokenizer, messages, special, variables)
 
 
-def _split_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]], special: re.Pattern[str]) -> list[int]:
+def _split_ids(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, str]],
+    special: re.Pattern[str],
+    variables: Mapping[str, Any] | None,
+) -> list[int]:
     """The template is rendered around stand-ins, so that only its own special tokens are in the text and are found."""
     stand_ins = [f"slot{secrets.token_hex(8)}" for _ in messages]
     contents = {stand_in: message["content"] for stand_in, message in zip(stand_ins, messages, strict=True)}
     blank = [{**message, "content": stand_in} for stand_in, message in zip(stand_ins, messages, strict=True)]
-    skeleton = render_text(tokenizer, blank, prompt=True)
+    skeleton = render_text(tokenizer, blank, prompt=True, variables=variables)
     place = re.compile("|".join(stand_ins))
     ids: list[int] = []
     end = 0
@@ -160,13 +247,3 @@ def _split_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]], special: r
             ids.append(tokenizer.convert_tokens_to_ids(match[0]))
             end = match.end()
     return ids
-
-
-def open_judge(section: Section, run: Run, pool: Engines) -> LocalJudge:
-    """The judge of this section; "initial" is the run's own initial model."""
-    prompt = load_prompt(section.prompt)
-    if section.model != "initial":
-        return LocalJudge(section, locate(section.model, section.revision), prompt, pool)
-    initial = run.recipe.model
-    local = locate(initial.base, initial.revision)
-    return LocalJudge(section, local, prompt, pool, trust_remote_code=initial.trust_remote_code)

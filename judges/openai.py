@@ -6,52 +6,33 @@ as long as the probe's question is answered; an answer that can't be read is ask
 """
 
 import asyncio
-import os
-import random
 import time
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
-
-import openai
 
 from kto_release import console
-from kto_release.digests import sha256_of
-from kto_release.engines import Engines, Model
+from kto_release.engines import Model
 from kto_release.errors import JudgeError
-from kto_release.judges.faults import Fault, Kind, classify, classify_body, clean_words, words_of
-from kto_release.judges.judge import Done, Failure, Question, Questions, Verdict, determining
-from kto_release.judges.prompt import FOREIGN_MARKS, LETTERS, JudgePrompt, load_prompt
-from kto_release.judges.reading import NoCompletion, Unreadable, read_body, read_error, read_usage, read_verdict
+from kto_release.judges.endpoint import Endpoint, Refused
+from kto_release.judges.faults import Fault, Kind, clean_words
+from kto_release.judges.forms import Form, form_of, wants_words
+from kto_release.judges.judge import Done, Failure, Load, Question, Questions, Verdict, determining
+from kto_release.judges.prompt import FOREIGN_MARKS, JudgePrompt
+from kto_release.judges.reading import NoCompletion, Unreadable, read_served, read_usage, read_verdict, read_words
+from kto_release.judges.trial import TrialRecord
+from kto_release.judges.voting import together
 from kto_release.recipe import OpenAIJudge as Section
 from kto_release.records import JudgeFacts
-from kto_release.run import Run
-
-DEFAULT_URL = "https://api.openai.com/v1"
-REQUEST: dict[str, Any] = {"max_tokens": 1, "logprobs": True, "top_logprobs": 20}
-"""AlpacaEval 2.0's request, with more log-probabilities than its five, so that both letters are among them. No
-temperature: the API's own, 1, is AlpacaEval's, and newer models refuse to be told."""
 
 CHARACTERS_PER_TOKEN = 4.0
 UNREADABLE_TRIES = 3
 """How often a question is asked whose answer can't be read."""
 PROBE_TRIES = 3
-LONGEST_BACKOFF = 30.0
-LONGEST_WAIT = 600.0
-"""Seconds: a server that asks for more has closed for today."""
 DEAD_AFTER = 3
 """So many questions in a row without an answer, each after all its tries: the endpoint is down."""
 REFUSED_AFTER = 3
 """So many refusals in a row: the probe's question tells whether it is the questions or the request."""
-WRITTEN = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-"""Parameters that say how many tokens an answer may have, thoughts included."""
 PROBE = Question("probe", 0, "reference_first", "What is 1 + 1?", "2", "11")
 _END: Any = object()
-
-
-class _Refused(Exception):  # noqa: N818 - what happened to one request
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.reason)
-        self.fault = fault
 
 
 class Estimate(NamedTuple):
@@ -59,60 +40,59 @@ class Estimate(NamedTuple):
 
     tokens: int
     cost: float | None
-    """USD; null where the recipe names no price."""
+    """USD at most, with every token that may be written; null where the recipe names no price."""
+    likely: float | None
+    """USD, where answers are as long as in the trial; null without one, and without a price."""
 
 
 class OpenAIJudge:
-    """See `Judge`."""
+    """See `Judge`. `form` is how it is asked, as a trial settled it; null: as the recipe says, auto as logprobs."""
 
     beside = True
     occupies: Model | None = None
     longest = 0
 
-    def __init__(self, section: Section, prompt: JudgePrompt, *, backoff: float = 0.5) -> None:
-        self._section, self._prompt, self._backoff = section, prompt, backoff
-        self._url = section.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
-        self._key = self._api_key()
-        request = self._request = request_of(section.parameters)
+    def __init__(
+        self,
+        section: Section,
+        prompt: JudgePrompt,
+        form: Form | None = None,
+        *,
+        trial: TrialRecord | None = None,
+        backoff: float = 0.5,
+    ) -> None:
+        self._section, self._prompt = section, prompt
+        self._endpoint = Endpoint(section, backoff)
+        self._form = form or form_of(section, prompt.letters, words=wants_words(section))
+        self._tries = section.max_retries + 1
+        self._votes = section.votes if self._form.words else 1
         self._spent = 0.0
-        self._open_at = 0.0
         self._unanswered = 0
         self._refused = 0
+        self.trial = trial
         self.facts = JudgeFacts(
             kind="openai",
             model=section.model,
             name=section.model.rsplit("/", 1)[-1],
-            endpoint=section.endpoint or _host(self._url),
+            endpoint=self._endpoint.host,
             prompt=prompt.name,
             prompt_sha256=prompt.sha256,
             swap=section.swap,
-            parameters=request,
+            parameters=self._form.request,
             official=False,
+            words=self._form.words,
+            votes=self._votes,
         )
-        # The whole address determines a verdict, unless the recipe names what is served there. It can hold credentials,
-        # as headers can, so both are known by a digest alone.
-        where = section.endpoint or self._url.rstrip("/")
-        headers = [sorted(section.headers.items())] if section.headers else []
-        address = sha256_of([where, section.azure_api_version, *headers])
-        self.determines = {**determining(self.facts), "address": address}
-
-    def _api_key(self) -> str:
-        key = os.environ.get(self._section.api_key_env)
-        if key:
-            return key
-        if self._url == DEFAULT_URL or self._section.azure_api_version:
-            raise JudgeError(
-                f"no key for the judge: the environment variable {self._section.api_key_env} is not set",
-                todo=f"export {self._section.api_key_env}=…, or name another variable in eval.judge.api_key_env",
-            )
-        return "no-key-needed"  # an endpoint of one's own often needs none, but the client insists
+        self.determines = {**determining(self.facts), "address": self._endpoint.digest}
 
     def estimate(self, questions: int, characters: int) -> Estimate:
         """Tokens and cost of so many questions, with so many characters of instructions and answers in them."""
-        read = (questions * self._prompt.characters + characters) / CHARACTERS_PER_TOKEN
-        written = max((self._request[name] for name in WRITTEN if name in self._request), default=1)
-        cost = self._price(read, questions * written * self._request.get("n", 1))
-        return Estimate(round(read), cost)
+        asked = questions * self._votes
+        read = (questions * self._prompt.characters + characters) / CHARACTERS_PER_TOKEN * self._votes
+        cost = self._price(read, asked * self._form.written * self._form.request.get("n", 1))
+        wrote = self.trial.written if self.trial else None
+        likely = self._price(read, asked * wrote) if wrote is not None else None
+        return Estimate(round(read), cost, likely)
 
     def _price(self, read: float, written: float) -> float | None:
         per_input, per_output = self._section.price_per_million_input, self._section.price_per_million_output
@@ -125,44 +105,74 @@ class OpenAIJudge:
         cost, limit = self.estimate(questions, characters).cost, self._section.max_cost
         return limit is None or (cost is not None and cost <= limit)
 
+    def priced(self, load: Load) -> str:
+        """See `Judge`."""
+        estimate = self.estimate(*load)
+        cost = "unknown cost (no price in the recipe)" if estimate.cost is None else f"about {usd(estimate.cost)}"
+        if estimate.cost is not None and estimate.likely is not None and self._form.words:
+            cost = f"at most {usd(estimate.cost)}, {usd(estimate.likely)} where answers are as long as those"
+        times = f" of {self._votes} votes" if self._votes > 1 else ""
+        return f"{self.facts.model}: {load.questions} judgements{times}, about {estimate.tokens:,} tokens, {cost}"
+
     def prepare(self, questions: int, characters: int) -> None:
         """See `Judge`: the estimate is shown and held against max_cost, then one small question is asked."""
-        estimate = self.estimate(questions, characters)
-        limit = self._section.max_cost
-        cost = "unknown cost (no price in the recipe)" if estimate.cost is None else f"about {usd(estimate.cost)}"
-        console.say(f"{self.facts.model}: {questions} judgements, about {estimate.tokens:,} tokens, {cost}")
-        if limit is not None and estimate.cost is None:
+        console.say(self.priced(Load(questions, characters)))
+        self.refuse_dear(Load(questions, characters))
+        outcome = self.probe()
+        if isinstance(outcome, Failure):
+            raise self.unusable(outcome.reason, passing=outcome.passing)
+
+    def refuse_dear(self, load: Load) -> None:
+        """Raise `JudgeError` where that would cost more than max_cost."""
+        cost, limit = self.estimate(*load).cost, self._section.max_cost
+        if limit is not None and cost is None:
             raise JudgeError(
                 "eval.judge.max_cost is set, and the price is not",
                 todo="set eval.judge.price_per_million_input and price_per_million_output",
             )
-        if limit is not None and not self.affords(questions, characters):
+        if not self.affords(*load):
             raise JudgeError(
-                f"judging would cost about {usd(estimate.cost or 0)}; nothing was asked",
-                expected=f"at most {usd(limit)} (eval.judge.max_cost)",
+                f"judging would cost about {usd(cost or 0)}; nothing was asked",
+                expected=f"at most {usd(limit or 0)} (eval.judge.max_cost)",
                 todo="raise max_cost, take a cheaper judge, or fewer instructions (eval.max_instructions)",
             )
-        asyncio.run(self._probe())
 
-    async def _probe(self) -> None:
+    def probe(self) -> Verdict | Failure:
         """Ask for the better of two answers, to learn whether the endpoint can be used at all."""
-        async with self._client() as client:
-            outcome = await self._answer(client, PROBE, tries=min(self._section.max_retries, PROBE_TRIES - 1) + 1)
+
+        async def asked() -> Verdict | Failure:
+            async with self._endpoint.client() as client:
+                return await self._answer(client, PROBE, tries=min(self._tries, PROBE_TRIES))
+
+        outcome = asyncio.run(asked())
         self._unanswered = self._refused = 0
-        if isinstance(outcome, Failure):
-            raise JudgeError(
-                f"the judge {self.facts.model} at {self.facts.endpoint} can't be used: {outcome.reason}",
-                expected="a chat completion with the log-probabilities of its first token "
-                f"({LETTERS[0]!r} or {LETTERS[1]!r})",
-                todo="check base_url and model: only models and endpoints that give log-probabilities can judge",
-            )
+        return outcome
+
+    def unusable(self, reason: str, *, passing: bool = False) -> JudgeError:
+        """The error that says why this judge can't be used; `passing`: not now, that is."""
+        words, letters = self._form.words, self._prompt.letters
+        todo = [
+            "check base_url and model",
+            "give it more room in eval.judge.max_tokens"
+            if words
+            else "let it answer in words: eval.judge.verdict: text",
+        ]
+        if self._prompt.name != "alpaca_eval":
+            todo.insert(0, "name the letters that your prompt asks for in eval.judge.letters")
+        return JudgeError(
+            f"the judge {self.facts.model} at {self.facts.endpoint} can't be used: {reason}",
+            expected=f"one of its letters as its verdict ({letters})"
+            if words
+            else f"a chat completion with the log-probabilities of its first token ({letters})",
+            todo="see to the endpoint, and run the same command again" if passing else ", or ".join(todo),
+        )
 
     def ask(self, questions: Questions, done: Done) -> None:
         """See `Judge`. Questions may come from a `Feed`, while earlier ones are in flight."""
         asyncio.run(self._ask(questions, done))
 
     async def _ask(self, questions: Questions, done: Done) -> None:
-        async with self._client() as client:
+        async with self._endpoint.client() as client:
             lock, waiting = asyncio.Lock(), iter(questions)
 
             async def work() -> None:
@@ -172,7 +182,7 @@ class OpenAIJudge:
                         question = await asyncio.to_thread(next, waiting, _END)
                     if question is _END:
                         return
-                    done(question, await self._answer(client, question, tries=self._section.max_retries + 1))
+                    done(question, await self._voted(client, question))
                     self._check_spent()
 
             workers = [asyncio.create_task(work()) for _ in range(self._section.concurrency)]
@@ -184,14 +194,15 @@ class OpenAIJudge:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
-    def _client(self) -> Any:
-        options: dict[str, Any] = {"api_key": self._key, "timeout": self._section.timeout, "max_retries": 0}
-        options["default_headers"] = self._section.headers
-        if self._section.azure_api_version:
-            return openai.AsyncAzureOpenAI(
-                azure_endpoint=self._url, api_version=self._section.azure_api_version, **options
-            )
-        return openai.AsyncOpenAI(base_url=self._url, **options)
+    async def _voted(self, client: Any, question: Question) -> Verdict | Failure:
+        """The share of all votes; a question without one of them has no verdict."""
+        votes = list[Verdict]()
+        for _ in range(self._votes):
+            outcome = await self._answer(client, question, tries=self._tries)
+            if isinstance(outcome, Failure):
+                return outcome._replace(unreadable=outcome.unreadable + sum(vote.unreadable for vote in votes))
+            votes.append(outcome)
+        return votes[0] if len(votes) == 1 else together(votes)
 
     async def _answer(self, client: Any, question: Question, *, tries: int) -> Verdict | Failure:
         """The verdict, after as many tries as its faults allow. Raises `JudgeError` where no question can succeed."""
@@ -200,27 +211,28 @@ class OpenAIJudge:
             start = time.monotonic()
             try:
                 verdict = await self._try(client, question)
-            except _Refused as refused:
+            except Refused as refused:
                 fault = refused.fault
                 if fault.kind is Kind.PERMANENT:
                     raise self._stopped(fault) from None
                 if fault.kind is Kind.QUESTION:
                     await self._doubt(client, question, fault)
-                    return Failure(fault.reason, number)
+                    return Failure(fault.reason, number, unreadable)
                 if number - unreadable >= tries:
-                    return self._gave_up(fault, number)
+                    return self._gave_up(fault, number, unreadable)
                 await self._wait(fault, number)
             except Unreadable as problem:
                 unreadable += 1
                 if unreadable == UNREADABLE_TRIES:
                     self._unanswered = 0
-                    return Failure(clean_words(str(problem), self._key), number)
+                    return Failure(clean_words(str(problem), self._endpoint.key), number, unreadable)
                 if isinstance(problem, NoCompletion):
                     await self._wait(Fault(Kind.PASSING, str(problem)), number)
             else:
                 self._unanswered = self._refused = 0
-                return verdict._replace(tries=number, seconds=round(time.monotonic() - start, 3))
-        return Failure("no readable answer", tries)
+                seconds = round(time.monotonic() - start, 3)
+                return verdict._replace(tries=number, seconds=seconds, unreadable=unreadable)
+        return Failure("no readable answer", tries, unreadable)
 
     async def _doubt(self, client: Any, question: Question, fault: Fault) -> None:
         """After several refusals in a row, ask what was answered before. Raises `JudgeError` if it is refused now."""
@@ -230,7 +242,7 @@ class OpenAIJudge:
             return
         try:
             await self._try(client, PROBE)
-        except _Refused as refused:
+        except Refused as refused:
             if refused.fault.kind is not Kind.PASSING:
                 todo = refused.fault.todo or "check that the key may use this model, and eval.judge.parameters"
                 raise self._stopped(fault._replace(todo=todo)) from None
@@ -240,30 +252,23 @@ class OpenAIJudge:
             self._refused = 0
 
     async def _try(self, client: Any, question: Question) -> Verdict:
-        await asyncio.sleep(max(0.0, self._open_at - time.monotonic()))
-        try:
-            # The parameters go as a body, since the client's signature knows OpenAI's alone.
-            response = await client.chat.completions.with_raw_response.create(
-                model=self._section.model,
-                messages=self._prompt.fill(question.instruction, question.first, question.second),
-                extra_body=self._request,
-            )
-        except openai.OpenAIError as error:
-            raise _Refused(classify(error, self._key)) from None
-        body = read_body(response.content)
-        said = read_error(body)
-        if said is not None:
-            fault = classify_body(said, response.headers, self._key)
-            if fault is not None:
-                raise _Refused(fault)
-            raise NoCompletion(f"the answer is an error: {words_of(said) or said!r}")
+        messages = self._prompt.fill(question.instruction, question.first, question.second)
+        body = await self._endpoint.send(client, messages, self._form.request)
         tokens = read_usage(body)
         price = self._price(*tokens) if tokens else None
         self._spent += price or 0.0
-        verdict = read_verdict(body)
+        if self._form.words:
+            verdict = read_words(body, self._prompt.letters)
+        else:
+            verdict = read_verdict(body, self._prompt.letters, self._form.request.get("top_logprobs", 1))
         marked = FOREIGN_MARKS.search(question.first) or FOREIGN_MARKS.search(question.second)
-        flagged = f"an answer holds {marked[0]!r}, which the endpoint may take for structure" if marked else None
-        return verdict._replace(tokens=tokens, price=price, flagged=flagged)
+        return verdict._replace(
+            tokens=tokens,
+            price=price,
+            flagged=f"an answer holds {marked[0]!r}, which the endpoint may take for structure" if marked else None,
+            served=read_served(body),
+            characters=sum(len(message["content"]) for message in messages),
+        )
 
     def _check_spent(self) -> None:
         limit = self._section.max_cost
@@ -275,21 +280,16 @@ class OpenAIJudge:
             )
 
     async def _wait(self, fault: Fault, number: int) -> None:
-        backoff = min(LONGEST_BACKOFF, self._backoff * 2 ** (number - 1)) * random.uniform(0.5, 1)
-        if fault.retry_after is None:
-            await asyncio.sleep(backoff)
-            return
-        if fault.retry_after > LONGEST_WAIT:
-            raise self._stopped(Fault(Kind.PERMANENT, f"{fault.reason}; it asks to wait {fault.retry_after:.0f} s"))
-        # The server's word is for all of us: no other question is sent before, either.
-        self._open_at = max(self._open_at, time.monotonic() + fault.retry_after)
-        await asyncio.sleep(fault.retry_after + backoff * 0.1)
+        try:
+            await self._endpoint.wait(fault, number)
+        except Refused as closed:
+            raise self._stopped(closed.fault) from None
 
-    def _gave_up(self, fault: Fault, number: int) -> Failure:
+    def _gave_up(self, fault: Fault, number: int, unreadable: int) -> Failure:
         self._unanswered += 1
         if self._unanswered >= DEAD_AFTER:
             raise self._stopped(Fault(Kind.PERMANENT, f"{fault.reason}, {number} times, for several questions"))
-        return Failure(f"{fault.reason} ({number} tries)", number)
+        return Failure(f"{fault.reason} ({number} tries)", number, unreadable, passing=True)
 
     def _stopped(self, fault: Fault) -> JudgeError:
         return JudgeError(
@@ -298,30 +298,6 @@ class OpenAIJudge:
         )
 
 
-def request_of(parameters: dict[str, Any]) -> dict[str, Any]:
-    """What is asked for beside the model and the messages; null takes one of our own parameters out."""
-    own = {key: value for key, value in parameters.items() if key != "extra_body"}
-    given = {**own, **(parameters.get("extra_body") or {})}
-    request = {**REQUEST, **given}
-    if "max_completion_tokens" in given and "max_tokens" not in given:
-        del request["max_tokens"]
-    return {key: value for key, value in request.items() if value is not None}
-
-
 def usd(amount: float) -> str:
     """Dollars and cents; what is less than half a cent is no zero."""
     return "less than $0.01" if 0 < amount < 0.005 else f"${amount:.2f}"
-
-
-def _host(url: str) -> str:
-    """Host and port of a URL: neither path nor credentials."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise JudgeError(f"eval.judge.base_url {url!r} is no address", expected="for example http://127.0.0.1:8000/v1")
-    return f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
-
-
-def open_judge(section: Section, run: Run, pool: Engines) -> OpenAIJudge:
-    """The judge of this section: it needs neither the run nor an engine."""
-    del run, pool
-    return OpenAIJudge(section, load_prompt(section.prompt))

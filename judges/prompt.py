@@ -6,6 +6,7 @@ as a turn or as another place to fill. Filled this way, the official prompt give
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +14,33 @@ from kto_release.digests import sha256_of
 from kto_release.errors import JudgeError
 from kto_release.judges.official import official_prompt
 
-LETTERS = ("m", "M")
-"""What a judge answers with: the first output is m, the second M."""
 TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
 PLACE = re.compile(r"\{(instruction|output_1|output_2)\}")
 FOREIGN_MARKS = re.compile(r"<\|[^|<>\s]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>")
 """Text that some model's tokenizer takes for the structure of a conversation."""
+
+
+class Letters(NamedTuple):
+    """What a judge answers with."""
+
+    first: str = "m"
+    """The first output is better."""
+    second: str = "M"
+    tie: str | None = None
+    """Neither is; null: the prompt allows no draw."""
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Each of them."""
+        return (self.first, self.second) if self.tie is None else (self.first, self.second, self.tie)
+
+    def share(self, letter: str) -> float:
+        """What a letter says: the probability that the first output is better."""
+        return {self.first: 1.0, self.second: 0.0}.get(letter, 0.5)
+
+    def __str__(self) -> str:
+        *others, last = map(repr, self.all)
+        return f"{', '.join(others)} or {last}"
 
 
 class JudgePrompt(NamedTuple):
@@ -29,6 +51,7 @@ class JudgePrompt(NamedTuple):
     sha256: str
     turns: tuple[tuple[str, str], ...]
     """Role and unfilled text of each."""
+    letters: Letters = Letters()
 
     def fill(self, instruction: str, first: str, second: str) -> list[dict[str, str]]:
         """Messages with role and content."""
@@ -44,8 +67,8 @@ class JudgePrompt(NamedTuple):
         return sum(len(PLACE.sub("", content)) for _, content in self.turns)
 
 
-def load_prompt(name: str) -> JudgePrompt:
-    """The prompt "alpaca_eval", read from the alpaca_eval package as data, or one from a file.
+def load_prompt(name: str, letters: Sequence[str] | None = None) -> JudgePrompt:
+    """The prompt "alpaca_eval", read from the alpaca_eval package as data, or one from a file that asks for `letters`.
 
     Raises `JudgeError` where there is no such file, or it is not in AlpacaEval's form.
     """
@@ -69,4 +92,7 @@ def load_prompt(name: str) -> JudgePrompt:
             expected="turns between <|im_start|>role and <|im_end|>, the last one the user's, and in them "
             "{instruction}, {output_1} and {output_2}",
         )
-    return JudgePrompt(name, sha256_of([list(turn) for turn in turns]), turns)
+    plain = [list(turn) for turn in turns]
+    if letters is None:
+        return JudgePrompt(name, sha256_of(plain), turns)
+    return JudgePrompt(name, sha256_of({"turns": plain, "letters": list(letters)}), turns, Letters(*letters))

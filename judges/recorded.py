@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kto_release.digests import sha256_of
 from kto_release.engines import Engines, Model
-from kto_release.judges.judge import Done, Failure, Question, Questions, Verdict
+from kto_release.judges.judge import Done, Failure, Load, Question, Questions, Verdict
 from kto_release.judges.official import (
     OFFICIAL_JUDGE,
     OFFICIAL_REFERENCE,
@@ -39,6 +39,11 @@ class RecordedJudge:
         """See `Judge`. It costs nothing."""
         return True
 
+    def priced(self, load: Load) -> str:
+        """See `Judge`."""
+        del load
+        return f"{self.facts.model}: recorded judgements, no cost"
+
     def prepare(self, questions: int, characters: int) -> None:
         """See `Judge`. Nothing is asked of anyone."""
 
@@ -65,7 +70,7 @@ def _verdict(row: Judged, question: Question) -> Verdict | Failure:
     return Verdict(first, row.mass, flagged=row.tampered)
 
 
-def open_judge(section: Section, run: Run, pool: Engines) -> RecordedJudge:
-    """The judge of this section: it needs neither the run nor an engine."""
-    del run, pool
+def open_judge(section: Section, run: Run, pool: Engines, load: Load | None, *, again: bool) -> RecordedJudge:
+    """The judge of this section: it needs neither the run nor an engine, and nobody is asked."""
+    del run, pool, load, again
     return RecordedJudge(section)

@@ -45,6 +45,8 @@ class Judged(NamedTuple):
     """Time that the judge took, of all orders."""
     raw: Any = None
     """The judge's own words: by order, or whatever the file's writer put there."""
+    thoughts: str | None = None
+    """What the model thought before its answer; it is no part of what is judged or measured."""
 
 
 class Rows(NamedTuple):
@@ -86,6 +88,7 @@ def write_rows(path: Path, judged: Rows) -> None:
             "flags": list(row.flags),
             "tampered": row.tampered,
             "sample": row.sample,
+            **({} if row.thoughts is None else {"thoughts": row.thoughts}),
         }
         for row in judged.rows
     ]
@@ -101,8 +104,23 @@ def read_rows(path: Path) -> Rows:
     for key in ("instruction", "output_1", "output_2"):
         refuse(path.name, f"no text under {key!r}", [not is_text(row.get(key)) for row in plain], expected=expected)
     refuse(path.name, "no 'preference'", ["preference" not in row for row in plain], expected=expected)
+    _refuse_zero_one(path.name, [row["preference"] for row in plain])
     rows = [_judged(row, f"{path.name}, row {number}") for number, row in enumerate(plain, 1)]
     return Rows(rows, *(_only(path, plain, key) for key in ("generator_2", "generator_1", "annotator")))
+
+
+def _refuse_zero_one(name: str, preferences: Sequence[Any]) -> None:
+    """Raise `ScoreError` where preferences are wins as 0 and 1: on AlpacaEval's scale that is draws and losses."""
+    values = [value for value in preferences if isinstance(value, int | float) and not math.isnan(value)]
+    below = sum(value < 1 for value in values)
+    # A draw may be written as 0; a file in which nothing but that and losses occurs is hardly ever meant so.
+    if below and all(0 <= value <= 1 for value in values):
+        raise ScoreError(
+            f"{name}: no preference is above 1, and {below} of {len(values)} are below it: 0 and 1 are another "
+            "scale than AlpacaEval's",
+            expected="a number from 1 (the reference wins) to 2 (the model wins); 1.5 or 0 is a draw",
+            todo="add 1 to each preference where 1 is a win of the model's answer; a draw is then 1.5",
+        )
 
 
 def check_preference(value: object, where: str) -> None:
@@ -138,6 +156,7 @@ def _judged(row: dict[str, Any], where: str) -> Judged:
         tampered=_text(row, "tampered", where),
         price=_number(row, "price_per_example", where),
         seconds=_number(row, "time_per_example", where),
+        thoughts=_text(row, "thoughts", where),
         raw=None if _is_nan(row.get("raw_completion")) else row.get("raw_completion"),
     )
 

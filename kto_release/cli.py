@@ -176,6 +176,16 @@ def evaluate(
             )
 
 
+@app.command("judge")
+def judge_(recipe: RecipeArgument, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+    """Ask the recipe's judge five small pairs: how it answers, whether it is any good, what judging will cost."""
+    from kto_release.evaluate.trying import try_judge
+    from kto_release.recipe_file import load_recipe
+    from kto_release.run import Run
+
+    try_judge(Run.open(load_recipe(recipe, overrides or []), runs))
+
+
 @app.command()
 def publish(
     recipe: RecipeArgument,

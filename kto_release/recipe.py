@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 NOT_IDENTITY = {"identity": False}
 """Marks a field that changes how fast or how visibly a run trains, never what comes out of it."""
@@ -120,7 +120,7 @@ class DataSection(Section):
     max_rows: int | None = Field(default=None, ge=1)
     """Take only so many rows of each partition (the first ones), for a trial; null takes all. A held-out share is taken
     from these rows."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the cut into partitions and of the held-out share."""
 
     @field_validator("partitions")
@@ -243,7 +243,7 @@ class TrainSection(Section):
     """Held-out prompts that are answered after each iteration to measure KL, length, endings and repetition."""
     probe_tokens: int = Field(default=128, ge=1)
     """Most new tokens of such an answer."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the order, the KL partners and the adapters' initial weights."""
 
     @field_validator("desirable_weight")
@@ -252,6 +252,20 @@ class TrainSection(Section):
         if value != "auto" and value <= 0:
             raise ValueError("desirable_weight must be above 0, or auto")
         return value
+
+
+TOLD_BY_US = frozenset(["messages", "conversation", "tools", "chat_template", "tokenize", "add_generation_prompt"])
+"""Variables of a chat template that are not for the recipe to set."""
+
+
+def _template_variables(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    refused = sorted(name for name in value if name in TOLD_BY_US or not name.isidentifier())
+    if refused:
+        raise ValueError(f"{', '.join(refused)}: not for the recipe to set; expected for example enable_thinking")
+    return value
+
+
+TemplateVariables = Annotated[dict[str, JsonValue], AfterValidator(_template_variables)]
 
 
 class GenerationSection(Section):
@@ -269,6 +283,9 @@ class GenerationSection(Section):
     """Each answer's own seed is derived from this, its instruction and its sample number."""
     samples: int = Field(default=1, ge=1)
     """Answers per instruction; above 1 measures the variance of generation."""
+    chat_template_kwargs: TemplateVariables = {}
+    """Variables for the chat template, for example {enable_thinking: false}. What a model thinks is left out before
+    anything is judged or measured, and kept in answers.jsonl."""
 
 
 class EngineSection(Section):
@@ -290,6 +307,31 @@ class EngineSection(Section):
     """Further keyword arguments of vllm.LLM, passed on as they are."""
 
 
+def _letters(value: list[str] | None) -> list[str] | None:
+    if value is not None and (
+        len(value) not in (2, 3)
+        or len(set(value)) < len(value)
+        or any(not text or text != text.strip() for text in value)
+    ):
+        raise ValueError(f"{value!r}; expected two or three different words: first, second, and maybe a draw")
+    return value
+
+
+Letters = Annotated[list[str] | None, AfterValidator(_letters)]
+Verdict = Literal["auto", "logprobs", "text"]
+
+
+def _check_words(judge: "OpenAIJudge | LocalJudge") -> None:
+    if judge.letters is not None and judge.prompt == "alpaca_eval":
+        raise ValueError("letters are set, and AlpacaEval's prompt asks for m and M; expected a prompt of your own")
+    if getattr(judge, "structured", False) and judge.verdict == "logprobs":
+        raise ValueError("structured is set, and with logprobs there are no words; expected verdict: text")
+    if judge.votes > 1 and judge.verdict == "logprobs":
+        raise ValueError(
+            f"votes is {judge.votes}, and log-probabilities are the same each time; expected verdict: text"
+        )
+
+
 class OpenAIJudge(Section):
     """A judge behind any OpenAI-compatible API. The key comes from the environment only."""
 
@@ -304,7 +346,25 @@ class OpenAIJudge(Section):
     azure_api_version: str | None = None
     """Set for Azure OpenAI: its API version; base_url is then the Azure endpoint."""
     prompt: FileName = "alpaca_eval"
-    """"alpaca_eval" (the official prompt of AlpacaEval 2.0) or a file in the same form."""
+    """"alpaca_eval" (the official prompt of AlpacaEval 2.0) or a file in the same form, which asks for m (the first
+    output is better) or M, or for the letters below."""
+    letters: Letters = None
+    """What a prompt of one's own asks for, for example [A, B]: the first output, the second, and, if there is a third,
+    a draw. Null: m and M."""
+    verdict: Verdict = "auto"
+    """How the verdict is read: "logprobs" from the probabilities of the letters, as AlpacaEval 2.0 does; "text" from
+    the judge's words, thoughts left out, as one answer, the other or a draw; "auto" asks five small pairs first, and
+    takes logprobs where they tell anything."""
+    votes: int = Field(default=1, ge=1)
+    """With text: how often each question is asked. The preference is the share of the votes."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of a judge's answer, thoughts included; null: 1 with logprobs, 2048 with text."""
+    reasoning_effort: str | None = None
+    """How long a judge thinks, in the endpoint's words (none, low, medium, high); null: not said."""
+    chat_template_kwargs: TemplateVariables = {}
+    """Variables for the chat template of a served model, for example {enable_thinking: false}."""
+    structured: bool = False
+    """With text: hold the API to JSON of the form {"better": "m"}, by response_format."""
     swap: bool = False
     """Ask in both orders and average: twice the price, no position bias."""
     concurrency: int = Field(default=32, ge=1)
@@ -335,10 +395,15 @@ class OpenAIJudge(Section):
 
     @model_validator(mode="after")
     def _request_is_one(self) -> "OpenAIJudge":
+        _check_words(self)
         extra = self.parameters.get("extra_body")
         if extra is not None and not isinstance(extra, dict):
             raise ValueError(f"parameters: extra_body is {extra!r}; expected a mapping")
         given = {**self.parameters, **(extra or {})}
+        own = {name for name in ("max_tokens", "reasoning_effort", "chat_template_kwargs") if getattr(self, name)}
+        for name in sorted(own | ({"response_format"} if self.structured else set())):
+            if name in given:
+                raise ValueError(f"parameters: {name} is sent by the judge's own key already; keep one of them")
         for name in ("model", "messages", "stream"):
             if name in given:
                 raise ValueError(f"parameters: {name} is not for the recipe to send: the request's own is needed")
@@ -363,11 +428,30 @@ class LocalJudge(Section):
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
     prompt: FileName = "alpaca_eval"
-    """"alpaca_eval" (the official prompt of AlpacaEval 2.0) or a file in the same form."""
+    """"alpaca_eval" (the official prompt of AlpacaEval 2.0) or a file in the same form, which asks for m (the first
+    output is better) or M, or for the letters below."""
+    letters: Letters = None
+    """What a prompt of one's own asks for, for example [A, B]: the first output, the second, and, if there is a third,
+    a draw. Null: m and M."""
+    verdict: Verdict = "auto"
+    """How the verdict is read: "logprobs" from the probabilities of the letters, as AlpacaEval 2.0 does; "text" from
+    the judge's words, thoughts left out, as one answer, the other or a draw; "auto" asks five small pairs first, and
+    takes logprobs where they tell anything."""
+    votes: int = Field(default=1, ge=1)
+    """With text: how often each question is asked. The preference is the share of the votes."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of a judge's answer, thoughts included; null: 1 with logprobs, 2048 with text."""
+    chat_template_kwargs: TemplateVariables = {}
+    """Variables for the model's chat template, for example {enable_thinking: false}."""
     swap: bool = True
     """Ask in both orders and average."""
     max_length: int = Field(default=8192, ge=64)
     """Most tokens of a judge prompt; a longer one is a failed judgement."""
+
+    @model_validator(mode="after")
+    def _words_are_one(self) -> "LocalJudge":
+        _check_words(self)
+        return self
 
 
 class RecordedJudge(Section):

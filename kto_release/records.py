@@ -240,6 +240,10 @@ class JudgeFacts(Facts):
     """Whether this is the judge behind the official leaderboard (gpt-4-1106-preview, recorded)."""
     orders_known: bool = True
     """Whether a judgement says in which order the answers were shown; recorded ones rarely do."""
+    words: bool = False
+    """Whether a verdict is read from the judge's words: a preference is then one answer, the other or a draw."""
+    votes: int = 1
+    """How often each question is asked; a preference is their share."""
 
     @model_validator(mode="before")
     @classmethod
@@ -272,6 +276,32 @@ class GenerationFacts(Facts):
     samples: int
     seconds: float | None
     tokens: int | None
+    chat_template_kwargs: dict[str, Any] = {}
+    """Variables that the chat template was given."""
+
+
+class ServedFacts(Facts):
+    """What answered as the judge, by the endpoint's own word; null where it does not say."""
+
+    model: str | None
+    fingerprint: str | None
+    provider: str | None
+    judgements: int
+
+
+class JudgingFacts(Facts):
+    """How judging went: what the judgements behind a score do not show one by one."""
+
+    served: list[ServedFacts]
+    """Most judgements first; empty where nothing is known."""
+    unreadable: float | None
+    """Share of the judge's answers that held no verdict, those to questions that were asked again included."""
+    cut_prompts: int
+    """Questions of which the endpoint read fewer tokens than they can have."""
+    price: float | None
+    """USD of all judgements; null where it is not known."""
+    doubts: list[str]
+    """In words: why the judgements may not be this judge's, or not of these answers."""
 
 
 RATES = {"win_rate": "win rate", "length_controlled_winrate": "length-controlled win rate"}
@@ -369,6 +399,8 @@ class EvalRecord(Facts):
     """Win rate within each collection of instructions."""
     inputs_sha256: str | None = None
     """Digest of everything that determines this record; null where recorded annotations were scored."""
+    judging: JudgingFacts | None = None
+    """How judging went; null where recorded annotations were scored."""
 
     @field_validator("unreliable_because")
     @classmethod
@@ -398,6 +430,11 @@ class EvalRecord(Facts):
         """Only scores of one scale may stand side by side."""
         judge = self.judge
         who = "official" if judge.official else f"{judge.settings}, prompt {judge.prompt_sha256}, swap {judge.swap}"
+        if judge.words:
+            who += f", verdicts in words, {judge.votes} of each"
+        answered = sorted({served.model for served in self.judging.served if served.model}) if self.judging else []
+        if answered not in ([], [judge.model]):
+            who += f", answered by {', '.join(answered)}"
         return Scale(self.instructions_sha256, self.reference_sha256, who)
 
     def rates(self) -> Iterator[Rate]:

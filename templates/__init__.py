@@ -7,6 +7,7 @@ template with a tokenizer, before training and again before publishing.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from kto_release.errors import ModelError
 from kto_release.templates.cutting import Conversation
@@ -31,6 +32,7 @@ __all__ = [
     "render_text",
     "save_tokenizer",
     "set_template",
+    "stop_ids",
 ]
 
 
@@ -56,3 +58,14 @@ def eos_ids(folder: Path) -> list[int]:
         f"{folder.name!r} does not say at which token an answer ends",
         expected="eos_token_id in generation_config.json",
     )
+
+
+def stop_ids(tokenizer: Any, folder: Path) -> tuple[int, ...]:
+    """Where an answer ends: at the model's own EOS tokens, and at what the template ends a turn with; sorted."""
+    stops = set(eos_ids(folder))
+    if tokenizer.eos_token_id is not None:
+        stops.add(tokenizer.eos_token_id)
+    [turn] = render_feedback(tokenizer, [([{"role": "user", "content": "a"}], "a")])
+    if turn.completion_ids and turn.completion_ids[-1] in tokenizer.all_special_ids:
+        stops.add(turn.completion_ids[-1])
+    return tuple(sorted(stops))

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,9 +131,18 @@ def prompt_text(
     *,
     prompt: bool = True,
     tools: Sequence[Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
-    """The text of a conversation by `source`, or by the tokenizer's own template; raises what Jinja raises."""
+    """The text of a conversation by `source`, or by the tokenizer's own template; raises what Jinja raises.
+
+    `variables` are further ones for the template, such as enable_thinking.
+    """
     text = tokenizer.apply_chat_template(
-        list(messages), tools=tools or None, chat_template=source, tokenize=False, add_generation_prompt=prompt
+        list(messages),
+        tools=tools or None,
+        chat_template=source,
+        tokenize=False,
+        add_generation_prompt=prompt,
+        **(variables or {}),
     )
     return str(text)

@@ -1,7 +1,7 @@
 """Messages to token ids, one conversation or many rows of feedback."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kto_release.errors import ModelError
@@ -60,13 +60,16 @@ def role_problem(messages: Sequence[Message], *, prompt: bool) -> str | None:
     return "a prompt must end with the user's message" if prompt and before not in ("user", "tool") else None
 
 
-def render_text(tokenizer: Any, messages: Sequence[Message], *, prompt: bool) -> str:
-    """The text of a conversation; `prompt` adds what makes the model answer.
+def render_text(
+    tokenizer: Any, messages: Sequence[Message], *, prompt: bool, variables: Mapping[str, Any] | None = None
+) -> str:
+    """The text of a conversation; `prompt` adds what makes the model answer, `variables` are further ones for the
+    template, such as enable_thinking.
 
     Raises `ModelError` where roles don't alternate, the template refuses the conversation, or there is no template.
     """
     _check_template(tokenizer)
-    text, problem = _rendered(tokenizer, messages, None, prompt=prompt)
+    text, problem = _rendered(tokenizer, messages, None, prompt=prompt, variables=variables)
     if text is None:
         raise ModelError(
             f"this conversation can't be rendered: {problem}",
@@ -76,7 +79,12 @@ def render_text(tokenizer: Any, messages: Sequence[Message], *, prompt: bool) ->
 
 
 def _rendered(
-    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, prompt: bool
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Sequence[Any] | None,
+    *,
+    prompt: bool,
+    variables: Mapping[str, Any] | None = None,
 ) -> tuple[str | None, str | None]:
     """The text, or why there is none."""
     from jinja2 import TemplateError
@@ -85,7 +93,7 @@ def _rendered(
     if problem is not None:
         return None, problem
     try:
-        return prompt_text(tokenizer, messages, prompt=prompt, tools=tools), None
+        return prompt_text(tokenizer, messages, prompt=prompt, tools=tools, variables=variables), None
     except (TemplateError, ValueError, TypeError, OverflowError) as error:
         return None, f"the chat template says: {(str(error).splitlines() or [type(error).__name__])[0]}"
 
@@ -94,13 +102,15 @@ def _check_template(tokenizer: Any) -> None:
     refuse_unsafe(own_source(tokenizer), special_tokens(tokenizer))
 
 
-def render(tokenizer: Any, messages: Sequence[Message], *, prompt: bool) -> list[int]:
-    """The token ids of a conversation; `prompt` adds what makes the model answer.
+def render(
+    tokenizer: Any, messages: Sequence[Message], *, prompt: bool, variables: Mapping[str, Any] | None = None
+) -> list[int]:
+    """The token ids of a conversation; `prompt` adds what makes the model answer, `variables` go to the template.
 
     The template prints BOS where the model uses one, so the tokenizer adds nothing here. Raises `ModelError` as
     `render_text` does.
     """
-    text = render_text(tokenizer, messages, prompt=prompt)
+    text = render_text(tokenizer, messages, prompt=prompt, variables=variables)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

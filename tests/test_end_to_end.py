@@ -39,7 +39,7 @@ def finished(tmp_path_factory, tiny_model, request):
             "eval.reference": "initial",
             "eval.generation": {"max_tokens": 8},
             "eval.engine": {"kind": "transformers"},
-            "eval.judge": {"kind": "local", "model": "initial"},
+            "eval.judge": {"kind": "local", "model": "initial", "verdict": "logprobs"},
             "release.repo_id": "somebody/small",
             "release.license": "apache-2.0",
             "release.data_license": "cc0-1.0",

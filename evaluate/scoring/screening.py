@@ -19,6 +19,7 @@ KINDS = {
     "template_marker": "a marker of a chat template or of the judge's prompt",
     "judge_address": "text addressed to the judge",
     "cut": "cut at max_tokens",
+    "thoughts": "thoughts before the answer, which are left out",
     "repetition": "repeats itself",
     "much_longer": "more than four times as long as the reference's answer",
     "much_shorter": "less than a quarter as long as the reference's answer",
@@ -75,11 +76,13 @@ def screen(
     references: Sequence[str],
     *,
     cut: Sequence[bool] | None = None,
+    thoughts: Sequence[bool] | None = None,
     training_prompts: Iterable[str] | None = (),
 ) -> Screening:
     """Screen answers; all sequences hold one item per answer, and an instruction may occur with several answers.
 
-    `cut` tells which answers ended at max_tokens; null: unknown. Where the training prompts are unknown (null),
+    `cut` tells which answers ended at max_tokens, and `thoughts` before which the model thought; null: unknown. Where
+    the training prompts are unknown (null),
     "trained_on" is not counted.
     """
     rows = range(len(outputs))
@@ -92,6 +95,7 @@ def screen(
         "template_marker": {i for i in rows if MARKERS.search(outputs[i])},
         "judge_address": {i for i in rows if ADDRESS.search(outputs[i])},
         "cut": {i for i in rows if cut is not None and cut[i]},
+        "thoughts": {i for i in rows if thoughts is not None and thoughts[i]},
         "repetition": {i for i in rows if repeated_share(outputs[i]) >= LOOP_SHARE},
         "much_longer": {i for i in rows if len(outputs[i]) > LENGTH_FACTOR * max(len(references[i]), 1)},
         "much_shorter": {i for i in rows if 0 < len(outputs[i]) < len(references[i]) / LENGTH_FACTOR},

@@ -260,7 +260,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def with_judge(run: Run, url: str) -> Run:
-    judge = {"kind": "openai", "model": "judge-1", "base_url": url}
+    judge = {"kind": "openai", "model": "judge-1", "base_url": url, "verdict": "logprobs"}
     recipe = Recipe.model_validate({**run.recipe.dump(), "eval": {"judge": judge}})
     return Run(recipe, run.path)
 

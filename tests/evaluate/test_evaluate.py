@@ -20,7 +20,7 @@ from kto_release.run import Run
 
 INSTRUCTIONS = [{"dataset": "sums", "instruction": question} for question in QUESTIONS[:6]]
 GENERATION = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 8}
-LOCAL = {"kind": "local", "model": "initial"}
+LOCAL = {"kind": "local", "model": "initial", "verdict": "logprobs"}
 
 Build = Callable[..., Run]
 
@@ -319,7 +319,7 @@ def test_nothing_trained_is_nothing_to_evaluate(build: Build, tmp_path: Path) ->
 
 
 def openai(url: str, **keys: Any) -> dict[str, Any]:
-    return {"kind": "openai", "model": "gpt-x", "base_url": url, **keys}
+    return {"kind": "openai", "model": "gpt-x", "base_url": url, "verdict": "logprobs", **keys}
 
 
 def test_judging_starts_while_answers_are_generated(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,13 @@ class Prepared:
         return 0.9 if wins is None else wins - 1  # the probe is about nobody's answer
 
     def command(self, cli: Path, server: JudgeServer, runs: str) -> list[str]:
-        judge = {"kind": "openai", "model": "replay", "base_url": server.url, "concurrency": CONCURRENCY}
+        judge = {
+            "kind": "openai",
+            "model": "replay",
+            "base_url": server.url,
+            "concurrency": CONCURRENCY,
+            "verdict": "logprobs",
+        }
         plain = {
             "name": "full",
             "model": {"base": "none"},

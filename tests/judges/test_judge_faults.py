@@ -52,7 +52,14 @@ class Setting:
         for name, text in (("reference", "short"), ("outputs", None)):
             rows = [{**row, "output": text or row["output"], "generator": name} for row in ROWS]
             (folder / f"{name}.json").write_text(json.dumps(rows))
-        judge = {"kind": "openai", "model": "gpt-x", "base_url": server.url, "timeout": 0.6, "max_retries": 1}
+        judge = {
+            "kind": "openai",
+            "model": "gpt-x",
+            "base_url": server.url,
+            "timeout": 0.6,
+            "max_retries": 1,
+            "verdict": "logprobs",
+        }
         reference = str(folder / "reference.json")
         plain = {
             "name": "faulty",

@@ -120,7 +120,7 @@ def test_a_tokenizer_without_the_letters_cannot_judge() -> None:
         def batch_decode(self, ids: list[list[int]]) -> list[str]:
             return ["x"] * len(ids)
 
-    with pytest.raises(JudgeError, match="has no token for 'm' or 'M'"):
+    with pytest.raises(JudgeError, match="has no token for 'm' and 'M'"):
         letter_tokens(Wordless())
 
 

@@ -472,7 +472,7 @@ def test_an_endpoint_without_log_probabilities_is_found_out_first(tmp_path: Path
     assert str(caught.value) == (
         f"the judge gpt-x at {server.url[7:-3]} can't be used: the answer holds no log-probabilities\n"
         "  expected: a chat completion with the log-probabilities of its first token ('m' or 'M')\n"
-        "  to do: check base_url and model: only models and endpoints that give log-probabilities can judge"
+        "  to do: check base_url and model, or let it answer in words: eval.judge.verdict: text"
     )
 
 
