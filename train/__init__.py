@@ -79,9 +79,11 @@ def _show(records: Sequence[IterationRecord]) -> None:
         ]
         for record in records
     ]
+    measures = [record.probe.held_out.name.split()[-1] for record in records if record.probe.held_out]
+    measure = measures[-1] if measures else "accuracy"
     console.table(
-        "Iterations (the probe is on held-out feedback, with its 95% interval; one half is chance)",
-        ["", "steps", "feedback", "loss", "z", "held out", "KL to initial", "tokens", "ended", "time"],
+        f"Iterations (the probe is on held-out feedback; {measure} with its 95% interval)",
+        ["", "steps", "feedback", "loss", "z", measure, "KL to initial", "tokens", "ended", "time"],
         rows,
     )
     last = records[-1].probe.separation if records else None
@@ -97,7 +99,7 @@ def _held_out(probe: Probe) -> str:
     found = probe.held_out
     if found is None:
         return "not measured"
-    return f"{found.name} {found.interval.value:.3f} ({found.interval.shown(digits=3)})"
+    return f"{found.interval.value:.3f} ({found.interval.shown(digits=3)})"
 
 
 def _number(value: float | None, form: str) -> str:

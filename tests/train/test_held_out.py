@@ -110,7 +110,7 @@ def test_thumbs_are_measured_by_a_run(tmp_path, tiny_model, capsys):
     assert record.probe.preference_accuracy is None
     assert record.probe.held_out == ("AUC", record.probe.auc, "answers")
     assert 0 < record.probe.auc.low < record.probe.auc.value < record.probe.auc.high < 1
-    assert f"AUC {record.probe.auc.value:.3f}" in capsys.readouterr().out
+    assert f"AUC of the last one: {record.probe.auc.value:.3f}" in capsys.readouterr().out
     assert "auc" in stopped_by(run.recipe.train.stop_if, record.probe)
 
 
