@@ -119,7 +119,7 @@ class DataSection(Section):
     max_rows: int | None = Field(default=None, ge=1)
     """Take only so many rows of each partition (the first ones), for a trial; null takes all. A held-out share is taken
     from these rows."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the cut into partitions and of the held-out share."""
 
     @field_validator("partitions")
@@ -242,7 +242,7 @@ class TrainSection(Section):
     """Held-out prompts that are answered after each iteration to measure KL, length, endings and repetition."""
     probe_tokens: int = Field(default=128, ge=1)
     """Most new tokens of such an answer."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the order, the KL partners and the adapters' initial weights."""
 
     @field_validator("desirable_weight")

@@ -18,14 +18,19 @@ def train(run: Run) -> list[IterationRecord]:
     from kto_release.train import curves
     from kto_release.train.chain import run_iteration, stopped_by
     from kto_release.train.device import process_state
+    from kto_release.train.distributed import check_shared
     from kto_release.train.inputs import check_recipe, prepare
+    from kto_release.train.tokenizing import clear_unfinished
 
     console.quiet_libraries()
     check_recipe(run.recipe)
     state = process_state()
     with run.lock(hold=state.is_main_process):
-        with state.main_process_first():
+        if state.is_main_process:
             run.create()
+            clear_unfinished(run.path)
+        check_shared(state, run.path)
+        with state.main_process_first():
             inputs = prepare(run)
         records: list[IterationRecord] = []
         for number in range(1, run.recipe.data.iterations + 1):
