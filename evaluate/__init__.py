@@ -23,6 +23,7 @@ from kto_release.files import write_record
 from kto_release.judges import open_judge
 from kto_release.judges.account import account
 from kto_release.judges.asking import Journal, judge_pairs, refuse_failures
+from kto_release.judges.batch import collected
 from kto_release.judges.prompt import load_prompt
 from kto_release.judges.rows import Rows, write_rows
 from kto_release.recipe import EvalSection
@@ -41,8 +42,8 @@ def evaluate(
 ) -> EvalRecord | None:
     """Evaluate a model of the run (null: its last iteration), another one, or the answers in a file of outputs.
 
-    None where the recipe names no judge: answers are then all there is. What can be checked before anything is
-    generated or paid is checked first. Raises a `KtoReleaseError` that says what is wrong.
+    None where the recipe names no judge, and while batches of its questions are waited for. What can be checked before
+    anything is generated or paid is checked first. Raises a `KtoReleaseError` that says what is wrong.
     """
     settings = run.recipe.eval
     instructions = load_instructions(settings)
@@ -75,6 +76,8 @@ def evaluate(
             allow_partial=allow_partial,
         )
         record = finished(journal.folder, evaluated.digest())
+        if record is None and not collected(judge, evaluated.pairs, journal):
+            return None
         if record is None:
             record, sentences = _judged(run, evaluated, journal)
         else:
