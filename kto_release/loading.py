@@ -4,7 +4,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
 from kto_release.errors import ModelError
+
+FAILURES = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    ImportError,
+    StrictDataclassError,
+    SafetensorError,
+)
+"""What transformers raises for a model that it can't make something of: a type that it does not know, values that no
+configuration can have, tensors of other shapes, code or kernels that are not there."""
 
 COMPUTED = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
 """Ends of names of tensors that old checkpoints hold and models compute by themselves."""
@@ -29,6 +48,12 @@ def load_whole(folder: Path, **options: Any) -> Any:
     )
     _check(found, folder.name)
     return model
+
+
+def first_line(error: Exception) -> str:
+    """What a library says, on one line; some of its errors say nothing but their kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 def _check(found: Mapping[str, Any], name: str) -> None:

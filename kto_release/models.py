@@ -9,12 +9,16 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kto_release.digests import weights_digest
+from kto_release.digests import weight_files, weights_digest
 from kto_release.errors import ModelError
+from kto_release.loading import FAILURES, first_line
 from kto_release.records import ModelFacts
 
 WEIGHT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*"]
 """What is fetched of a model's repository: never pickles, never other frameworks' weights."""
+
+TWICE = ["consolidated*"]
+"""The same weights once more, as Mistral's own code reads them."""
 
 
 class LocalModel(NamedTuple):
@@ -70,7 +74,7 @@ def _from_hub(base: str, revision: str | None, *, config_only: bool) -> LocalMod
 
     patterns = [p for p in WEIGHT_PATTERNS if not (config_only and p == "*.safetensors")]
     try:
-        path = Path(snapshot_download(base, revision=revision, allow_patterns=patterns))
+        path = Path(snapshot_download(base, revision=revision, allow_patterns=patterns, ignore_patterns=TWICE))
     except READ_FAILURES as error:
         problem, todo, refused = explain_read(error, "model", base, revision)
         if refused:
@@ -86,9 +90,9 @@ def load_tokenizer(model: LocalModel, *, trust_remote_code: bool = False) -> Any
     """The model's tokenizer. Raises `ModelError` where it can't be loaded."""
     try:
         return _tokenizer_class(model.path).from_pretrained(model.path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except FAILURES as error:
         raise ModelError(
-            f"the tokenizer of {model.name!r} can't be loaded: {str(error).splitlines()[0]}",
+            f"the tokenizer of {model.name!r} can't be loaded: {first_line(error)}",
             expected="tokenizer.json and tokenizer_config.json beside the weights",
         ) from None
 
@@ -125,7 +129,7 @@ def stored_weights(folder: Path) -> Stored:
     from safetensors import SafetensorError, safe_open
 
     counts: dict[str, int] = {}
-    files = sorted(folder.glob("*.safetensors"))
+    files = weight_files(folder)
     if not files:
         raise ModelError(
             f"{folder.name!r} holds no safetensors",

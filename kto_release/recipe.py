@@ -59,6 +59,8 @@ class ModelSection(Section):
 COLUMN_ROLES = frozenset(
     [
         "id",
+        "comment",
+        "user",
         "prompt",
         "completion",
         "label",
@@ -101,8 +103,9 @@ class DataSection(Section):
     """Layout of a row; "auto" tells it from the columns."""
     columns: dict[str, str] = {}
     """Columns of your own: what each is (prompt, completion, label, score, chosen, rejected, messages, system, history,
-    tools, id, …), and its name, or its path with dots inside records: {completion: response.choices.0.message.content}.
-    The id is shown instead of the row's number."""
+    tools, id, user, comment, …), and its name, or its path with dots inside records:
+    {completion: response.choices.0.message.content}. The id is shown instead of the row's number; comments are shown by
+    `kto-release rows`."""
     labels: dict[str | int | float | bool, bool | None] = {}
     """Labels of your own: {good: true, bad: false}; null leaves the row out, and counts it. Then no other label is
     accepted; {}: true and false, or 1 and 0."""
@@ -122,7 +125,7 @@ class DataSection(Section):
     max_rows: int | None = Field(default=None, ge=1)
     """Take only so many rows of each partition (the first ones), for a trial; null takes all. A held-out share is taken
     from these rows."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the cut into partitions and of the held-out share."""
 
     @field_validator("partitions")
@@ -181,8 +184,8 @@ class LoraSection(Section):
 class StopRule(Section):
     """A rule on the probe after an iteration that stops the run."""
 
-    metric: Literal["preference_accuracy", "kl_initial", "kl_previous", "mean_length", "ended", "repetition"]
-    """A value of the iteration's probe; all but preference_accuracy need probe_prompts above 0."""
+    metric: Literal["preference_accuracy", "auc", "kl_initial", "kl_previous", "mean_length", "ended", "repetition"]
+    """A value of the iteration's probe; all but preference_accuracy and auc need probe_prompts above 0."""
     above: float | None = None
     """Stop where the value is above this."""
     below: float | None = None
@@ -245,7 +248,7 @@ class TrainSection(Section):
     """Held-out prompts that are answered after each iteration to measure KL, length, endings and repetition."""
     probe_tokens: int = Field(default=128, ge=1)
     """Most new tokens of such an answer."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the order, the KL partners and the adapters' initial weights."""
 
     @field_validator("desirable_weight")
@@ -328,6 +331,8 @@ def _check_words(judge: "OpenAIJudge | LocalJudge") -> None:
         raise ValueError("letters are set, and AlpacaEval's prompt asks for m and M; expected a prompt of your own")
     if getattr(judge, "structured", False) and judge.verdict == "logprobs":
         raise ValueError("structured is set, and with logprobs there are no words; expected verdict: text")
+    if getattr(judge, "batch", None) == "anthropic" and (judge.verdict == "logprobs" or judge.structured):  # type: ignore[union-attr]
+        raise ValueError("batch is 'anthropic', which gives words only; expected verdict: text, without structured")
     if judge.votes > 1 and judge.verdict == "logprobs":
         raise ValueError(
             f"votes is {judge.votes}, and log-probabilities are the same each time; expected verdict: text"
@@ -365,6 +370,10 @@ class OpenAIJudge(Section):
     """How long a judge thinks, in the endpoint's words (none, low, medium, high); null: not said."""
     chat_template_kwargs: TemplateVariables = {}
     """Variables for the chat template of a served model, for example {enable_thinking: false}."""
+    batch: Literal["openai", "anthropic"] | None = None
+    """Ask in batches, at half the price: `kto-release eval` writes the questions to files in this form, and once the
+    results lie beside them, the same command collects them. Prices are those of single requests. Anthropic's form
+    gives words, and has no trial."""
     structured: bool = False
     """With text: hold the API to JSON of the form {"better": "m"}, by response_format."""
     swap: bool = False

@@ -1,10 +1,11 @@
 """The run directory: its paths, its lock, and the records that the stages left in it."""
 
+import errno
 import fcntl
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +16,10 @@ from kto_release.errors import RunError
 from kto_release.files import full_disk_told, read_record, write_atomically
 from kto_release.recipe import Recipe
 from kto_release.records import EvalRecord, IterationRecord
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What flock says on file systems without locks: Lustre without -o flock, NFS without lockd."""
+HELD = ".held"
 
 
 class Run:
@@ -39,7 +44,7 @@ class Run:
             # Until a first iteration is planned, a command that failed must not hold its mended recipe off.
             if any(run.path.glob("iteration-*/plan.json")):
                 run._check_identity()
-        elif run.path.is_dir() and any(p.name != ".lock" for p in run.path.iterdir()):
+        elif run.path.is_dir() and any(p.name not in (".lock", HELD) for p in run.path.iterdir()):
             raise RunError(
                 f"{str(run.path)!r} holds files, and no recipe.yaml: it is no run directory",
                 todo="give the recipe another name, or move that directory away",
@@ -91,11 +96,13 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise RunError(
-                    f"the run {str(self.path)!r} is in use by another process ({holder})",
-                    todo="wait until it is done, or stop it; the same command then continues",
-                ) from None
+                raise self._in_use(file.read().strip() or "unknown") from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                with self._held_by_a_file():
+                    yield
+                return
             file.seek(0)
             file.truncate()
             file.write(f"process {os.getpid()} on {platform.node()}")
@@ -104,6 +111,30 @@ class Run:
                 yield
             finally:
                 file.truncate(0)
+
+    def _in_use(self, holder: str, todo: str = "") -> RunError:
+        return RunError(
+            f"the run {str(self.path)!r} is in use by another process ({holder})",
+            todo=f"wait until it is done, or stop it; the same command then continues{todo}",
+        )
+
+    @contextmanager
+    def _held_by_a_file(self) -> Iterator[None]:
+        """Where a file system has no locks: a file that says who works here, which a killed process leaves behind."""
+        path, mine = self.path / HELD, f"process {os.getpid()} on {platform.node()}"
+        with suppress(FileNotFoundError):
+            if _has_ended(path.read_text(encoding="utf-8")):
+                path.unlink()
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(mine)
+        except FileExistsError:
+            holder = path.read_text(encoding="utf-8") or "unknown"
+            raise self._in_use(holder, f". If it was killed, remove {str(path)!r}") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def _lock_file(self) -> Iterator[IO[str]]:
@@ -155,3 +186,15 @@ def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, 
             yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
     elif old != new:
         yield key, old, new
+
+
+def _has_ended(holder: str) -> bool:
+    """Whether the process of a `HELD` file was of this machine and is gone."""
+    words = holder.split()
+    if len(words) != 4 or words[3] != platform.node() or not words[1].isdigit():
+        return False
+    try:
+        os.kill(int(words[1]), 0)
+    except OSError as error:
+        return error.errno == errno.ESRCH
+    return False

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kto_release.digests import file_sha256, sha256_of, weights_digest
+from kto_release.digests import file_sha256, sha256_of, weight_files, weights_digest
 from kto_release.errors import ReleaseError
 from kto_release.files import read_record, write_atomically, write_record
 from kto_release.records import WeightFacts
@@ -32,7 +32,7 @@ class Tensors:
         from safetensors import SafetensorError, safe_open
 
         self.where: dict[str, Any] = {}
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in weight_files(folder):
             try:
                 opened = stack.enter_context(safe_open(path, framework="pt"))
             except SafetensorError as error:

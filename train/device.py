@@ -6,9 +6,12 @@ import sys
 from typing import Any
 
 import torch
+from torch import nn
 
 from kto_release.errors import ModelError
 from kto_release.recipe import TrainSection
+
+GIB = 2**30
 
 
 def resolve_precision(train: TrainSection) -> str:
@@ -58,6 +61,28 @@ def keep_freed_memory() -> None:
 def recomputes_activations(train: TrainSection) -> bool:
     """Whether activations are computed again in the backward pass: as the recipe says, else on a GPU only."""
     return torch.cuda.is_available() if train.gradient_checkpointing is None else train.gradient_checkpointing
+
+
+def check_room_for_training(model: nn.Module, device: torch.device) -> None:
+    """Raises `ModelError` where a GPU has no room for gradients and moments: before hours of reference passes."""
+    if device.type == "cuda":
+        check_room(model, torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
+
+
+def check_room(model: nn.Module, room: int) -> None:
+    """Raises `ModelError` where `room` bytes do not hold this rank's weights, gradients and AdamW's two moments."""
+    held = needed = 0
+    for parameter in model.parameters():
+        data: Any = parameter.detach()
+        local = data.to_local() if hasattr(data, "to_local") else data
+        held += local.numel() * local.element_size()
+        needed += local.numel() * 12 if parameter.requires_grad else 0
+    if held + needed > room:
+        raise ModelError(
+            f"gradients and optimizer state need {needed / GIB:.1f} GiB beside {held / GIB:.1f} GiB of weights, and "
+            f"this device has room for {room / GIB:.1f} GiB in all",
+            todo="set train.lora, or split the training over more devices: --launch recipes/accelerate/fsdp2-8gpu.yaml",
+        )
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:

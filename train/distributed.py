@@ -1,8 +1,11 @@
 """What a launch may decide and what it may not: kinds of parallelism, and the precision that stays the recipe's."""
 
 import os
+import platform
+import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 
@@ -11,6 +14,8 @@ from kto_release.errors import RecipeError, RunError
 from kto_release.train.launch_file import refuse_deepspeed
 
 PRECISION = "ACCELERATE_MIXED_PRECISION"
+SEEN_AFTER = 120.0
+"""Seconds; network disks keep a folder's listing for 30 to 60."""
 SPLIT_FILES = "pytorch_model_fsdp*"
 """Only FSDP's checkpoints hold such files."""
 
@@ -56,6 +61,34 @@ def one_device(args: Any) -> None:
         others = ", ".join(f"cuda:{number}" for number in range(1, args.n_gpu))
         console.warn(f"cuda:0 is used; {others} are idle: `--launch recipes/accelerate/fsdp2-8gpu.yaml` uses them")
         args._n_gpu = 1  # noqa: SLF001 - as transformers itself does where a process has one device
+
+
+def check_shared(state: Any, folder: Path) -> None:
+    """Raises `RunError` on every rank where one of them does not see what the first one writes.
+
+    Each would otherwise make its own tokens, checkpoints and models on its own machine.
+    """
+    if state.num_processes == 1:
+        return
+    from accelerate.utils import broadcast_object_list, gather_object
+
+    name = [f".seen-by-all-{uuid4().hex[:12]}"]
+    broadcast_object_list(name)
+    nonce = folder / name[0]
+    if state.is_main_process:
+        nonce.touch()
+    until = time.monotonic() + SEEN_AFTER
+    while not (seen := nonce.exists()) and time.monotonic() < until:
+        time.sleep(0.1)
+    blind = sorted({host for host, sees in gather_object([(platform.node(), seen)]) if not sees})
+    if state.is_main_process:
+        nonce.unlink()
+    if blind:
+        raise RunError(
+            f"the run directory {str(folder)!r} is not the same folder on every machine: {', '.join(blind)} did not "
+            "see what the first process wrote there",
+            todo="give --runs a folder that all machines share",
+        )
 
 
 def keep_sums_exact(accelerator: Any, precision: str) -> None:

@@ -18,7 +18,7 @@ from kto_release.templates import Template, eos_ids
 from kto_release.templates.contract import check_contract
 from kto_release.train.batches import GlobalBatch, all_batches
 from kto_release.train.device import recomputes_activations, resolve_precision
-from kto_release.train.fits import check_generation, check_rows_fit, check_unquantized, check_vocabulary
+from kto_release.train.fits import check_base, check_generation, check_rows_fit, check_vocabulary, read_config
 from kto_release.train.inputs import open_tokenizer, show_feedback
 from kto_release.train.launch_file import read_devices
 from kto_release.train.loss import loss_for
@@ -50,12 +50,14 @@ def show_plan(run: Run, launch: Path | None = None) -> None:
     done = len(run.iteration_records())
     if done:
         console.say(f"finished   {done} of {recipe.data.iterations} iterations: they would be skipped")
-    opened = _reach(lambda: _memory_and_tokenizer(run, launch))
-    if opened is None:
+    base = _reach(lambda: locate(recipe.model.base, recipe.model.revision, config_only=True))
+    if base is not None:
+        check_base(base.path, recipe)
+    opened = _reach(lambda: _memory_and_tokenizer(run, base, launch)) if base is not None else None
+    if base is None or opened is None:
         _reach(lambda: _check_rows(run))
         return
-    tokenizer, template, base = opened
-    check_unquantized(base.path)
+    tokenizer, template = opened
     check_generation(base.path)
     check_vocabulary(tokenizer, base.path, trust_remote_code=recipe.model.trust_remote_code)
     check_contract(tokenizer, template, eos_ids(base.path))
@@ -70,19 +72,16 @@ def _reach(step: Any, missing: Any = (ModelError, HubError)) -> Any:
         return None
 
 
-def _memory_and_tokenizer(run: Run, launch: Path | None) -> tuple[Any, Template, LocalModel]:
-    from transformers import AutoConfig
-
+def _memory_and_tokenizer(run: Run, base: LocalModel, launch: Path | None) -> tuple[Any, Template]:
     recipe = run.recipe
-    base = locate(recipe.model.base, recipe.model.revision, config_only=True)
-    config = AutoConfig.from_pretrained(base.path, trust_remote_code=recipe.model.trust_remote_code)
+    config = read_config(base.path, recipe.model.trust_remote_code)
     precision = resolve_precision(recipe.train)
     checkpointing = recomputes_activations(recipe.train)
     devices = read_devices(launch)
     found = estimate(config, recipe.train, devices, bf16=precision == "bf16", checkpointing=checkpointing)
     parts = ", ".join(f"{name} {value / GIB:.1f}" for name, value in found._asdict().items())
     console.say(f"memory     about {found.total() / GIB:.1f} GiB per device ({devices.name}): {parts}")
-    return (*open_tokenizer(run, base), base)
+    return open_tokenizer(run, base)
 
 
 def _check_rows(run: Run) -> None:

@@ -7,7 +7,74 @@ from typing import Any
 
 from kto_release import console
 from kto_release.errors import ModelError
+from kto_release.loading import FAILURES, first_line
+from kto_release.recipe import LoraSection, Recipe
 from kto_release.train.tokens import Tokens
+
+SHOWN = 8
+
+
+def check_base(folder: Path, recipe: Recipe) -> None:
+    """Raises `ModelError` for a base that is no causal model of whole weights, or that lacks what LoRA is to adapt.
+
+    By its configuration alone: its weights need not be there.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    trust_remote_code = recipe.model.trust_remote_code
+    config = read_config(folder, trust_remote_code)
+    check_unquantized(folder)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except FAILURES as error:
+        raise ModelError(
+            f"transformers makes no causal language model of {folder.name!r}: {first_line(error)}",
+            expected="a causal language model, with its own configuration in config.json",
+        ) from None
+    if recipe.train.lora is not None:
+        with_new_adapters(model, recipe.train.lora)
+
+
+def read_config(folder: Path, trust_remote_code: bool) -> Any:
+    """A model's configuration. Raises `ModelError` where transformers makes nothing of it."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except FAILURES as error:
+        raise ModelError(
+            f"the configuration of {folder.name!r} can't be used: {first_line(error)}",
+            expected="config.json of a model type that the installed transformers knows",
+        ) from None
+
+
+def with_new_adapters(model: Any, lora: LoraSection) -> Any:
+    """The model with adapters that change nothing yet. Raises `ModelError` where it lacks what they are to adapt."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+    )
+    named = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _is_matrix(module)})
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        more = ", …" if len(named) > SHOWN else ""
+        raise ModelError(
+            f"train.lora.target_modules: {lora.target_modules!r}: {first_line(error)}",
+            expected=f"all-linear, or some of {', '.join(named[:SHOWN])}{more}",
+        ) from None
+
+
+def _is_matrix(module: Any) -> bool:
+    weight = getattr(module, "weight", None)
+    return weight is not None and weight.ndim == 2
 
 
 def check_unquantized(folder: Path) -> None:
@@ -71,9 +138,7 @@ def _line(error: Exception) -> str:
 
 def check_vocabulary(tokenizer: Any, folder: Path, *, trust_remote_code: bool) -> None:
     """Warns where the tokenizer knows tokens beyond the model's embedding: such a model can't be published."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config(decoder=True)
+    config = read_config(folder, trust_remote_code).get_text_config(decoder=True)
     rows, largest = getattr(config, "vocab_size", None), max(tokenizer.get_vocab().values(), default=0)
     if rows is not None and largest >= rows:
         console.warn(
@@ -85,9 +150,7 @@ def check_vocabulary(tokenizer: Any, folder: Path, *, trust_remote_code: bool) -
 
 def check_rows_fit(folder: Path, every: Iterable[Tokens], max_length: int, trust_remote_code: bool) -> None:
     """Raises `ModelError` for ids beyond the embedding, or conversations beyond the model's positions."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config(decoder=True)
+    config = read_config(folder, trust_remote_code).get_text_config(decoder=True)
     rows = getattr(config, "vocab_size", None)
     positions = getattr(config, "max_position_embeddings", None)
     for tokens in every:

@@ -18,7 +18,7 @@ from kto_release.run import Run
 from kto_release.templates import Template, eos_ids, load_template, set_template
 from kto_release.templates.contract import check_contract
 from kto_release.train.batches import check_prompts
-from kto_release.train.fits import check_generation, check_rows_fit, check_unquantized, check_vocabulary
+from kto_release.train.fits import check_base, check_generation, check_rows_fit, check_vocabulary
 from kto_release.train.plan import PLAN, Plan
 from kto_release.train.tokenizing import tokenize, tokenize_each
 from kto_release.train.tokens import ALPACA_EVAL, Tokens, with_overlaps
@@ -58,7 +58,7 @@ def check_recipe(recipe: Recipe) -> None:
             raise RecipeError(f"train.report_to: {tracker!r} is not installed", todo=f"pip install {tracker}")
     for rule in recipe.train.stop_if:
         missing = "data.held_out" if recipe.data.held_out is None else None
-        if rule.metric != "preference_accuracy" and not recipe.train.probe_prompts:
+        if rule.metric not in ("preference_accuracy", "auc") and not recipe.train.probe_prompts:
             missing = "train.probe_prompts above 0"
         if missing:
             raise RecipeError(f"train.stop_if: {rule.metric} needs {missing}", todo=f"set {missing}, or drop the rule")
@@ -76,7 +76,7 @@ def prepare(run: Run) -> Inputs:
     """Find the model and the feedback, tokenize all partitions, and check that nothing changed since the run began."""
     recipe = run.recipe
     base = locate(recipe.model.base, recipe.model.revision)
-    check_unquantized(base.path)
+    check_base(base.path, recipe)
     check_generation(base.path)
     tokenizer, template = open_tokenizer(run, base)
     check_vocabulary(tokenizer, base.path, trust_remote_code=recipe.model.trust_remote_code)

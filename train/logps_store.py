@@ -37,6 +37,7 @@ class Reference(NamedTuple):
         """log pi_ref for these pairs."""
         keys = prompts * self.feedback + completions
         places = np.searchsorted(self.keys_K, keys)
+        places = np.minimum(places, len(self.keys_K) - 1)  # a key above all others
         if not np.array_equal(self.keys_K[places], keys):
             raise KeyError("a pair of prompt and completion has no reference log-probability")
         found: NDArray[np.float64] = self.logps_K[places]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from kto_release.errors import ModelError
-from kto_release.loading import load_whole
+from kto_release.loading import FAILURES, first_line, load_whole
 from kto_release.recipe import LoraSection, ModelSection
-from kto_release.train.fits import check_unquantized, settle_generation
+from kto_release.train.fits import check_unquantized, settle_generation, with_new_adapters
 from kto_release.train.logprobs import teach_trees
 
 
@@ -31,9 +31,9 @@ def load_model(path: Path, model: ModelSection, *, quantize: str | None = None, 
         options["quantization_config"] = _four_bits(precision)
     try:
         loaded = load_whole(path, use_safetensors=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except FAILURES as error:
         raise ModelError(
-            f"{path.name!r} can't be loaded as a causal language model: {str(error).splitlines()[0]}",
+            f"{path.name!r} can't be loaded as a causal language model: {first_line(error)}",
             expected="a transformers model with safetensors",
         ) from None
     settle_generation(loaded)
@@ -59,22 +59,13 @@ def _four_bits(precision: str) -> Any:
 
 def with_adapters(model: Any, lora: LoraSection, before: Path | None = None) -> Any:
     """The frozen model with adapters: those of the folder `before`, else new ones, which change nothing yet."""
-    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+    from peft import PeftModel, prepare_model_for_kbit_training
 
     if lora.quantize:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if before is not None:
         return PeftModel.from_pretrained(model, before, is_trainable=True)
-    return get_peft_model(
-        model,
-        LoraConfig(
-            task_type="CAUSAL_LM",
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.target_modules,
-        ),
-    )
+    return with_new_adapters(model, lora)
 
 
 def merge(part: Path, adapter: Path, base: Path, section: ModelSection, quantize: str | None) -> None:

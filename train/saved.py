@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from kto_release.digests import weight_files
 from kto_release.errors import RunError
 from kto_release.models import stored_weights
 
@@ -26,7 +27,7 @@ def check_trained(folder: Path, parent: Path) -> None:
             todo="run the same command again; the last checkpoint is whole",
         )
     bad = []
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         with safe_open(path, "pt") as file:
             bad += [name for name in file.keys() if not bool(torch.isfinite(file.get_tensor(name)).all())]  # noqa: SIM118
     if bad:

@@ -7,6 +7,7 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from kto_release.templates.prints import UNPRINTED
 from kto_release.train.tokens import ALPACA_EVAL, Kept, Tokens
 
 ROWS_AT_ONCE = 1000
+PART = "tokens.part-"
+"""Beginning of the names of folders with tokens that are not finished."""
 PERCENTILES = (5, 25, 50, 75, 95)
 OTHER_TEMPLATE = "take a template that does: model.template"
 STRIP = "data.reasoning: strip leaves thoughts out; or take a template that prints them: model.template"
@@ -52,6 +55,8 @@ class _Writer:
         """The row's number in its own source, from 0."""
         self.sources: dict[str, int] = {}
         self.source_F: list[int] = []
+        self.users: dict[str, int] = {}
+        self.user_F: list[int] = []
         self.left_out = LeftOut()
         self.dropped: dict[str, list[int]] = {}
         self.truncated = [0, 0]
@@ -110,6 +115,7 @@ class _Writer:
         self.prompt_F.append(number)
         self.desirable_F.append(feedback.desirable)
         self.row_F.append(row.number - 1)
+        self.user_F.append(-1 if row.user is None else self.users.setdefault(row.user, len(self.users)))
         self.source_F.append(self.sources.setdefault(row.source, len(self.sources)))
         label = bytes([feedback.desirable])
         content = hashlib.sha256(prompt.tobytes() + b"|" + completion.tobytes() + label).digest()
@@ -134,6 +140,7 @@ class _Writer:
             prompt_F=np.array(self.prompt_F, np.int64),
             desirable_F=desirable_F,
             row_F=np.array(self.row_F, np.int64),
+            user_F=np.array(self.user_F, np.int64),
             source_F=np.array(self.source_F, np.int64),
             sources=np.array(list(self.sources)),
             prompt_offsets=np.array(self.prompt_offsets, np.int64),
@@ -172,6 +179,12 @@ def _counts(counts: Sequence[int]) -> LabelCounts:
     return LabelCounts(undesirable=counts[0], desirable=counts[1])
 
 
+def clear_unfinished(run: Path) -> None:
+    """Remove what killed processes left; for the one process that holds the run."""
+    for scratch in run.glob(f"*/{PART}*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def tokenize(
     folder: Path, partition: Partition, data: DataSection, train: TrainSection, tokenizer: Any, key: str
 ) -> Tokens:
@@ -179,11 +192,10 @@ def tokenize(
 
     `key` stands for everything that determines them. Raises `DataError` where a row can't be used or none is left.
     """
-    kept = read_record(folder / "facts.json", Kept)
-    if kept is not None and kept.key == key:
+    if _has(folder, key):
         return Tokens(folder)
-    scratch = folder.with_name(folder.name + ".part")
-    shutil.rmtree(scratch, ignore_errors=True)
+    # Of its own: processes that do not see each other's files at once, as on a network disk, may both be at it.
+    scratch = folder.with_name(f"{PART}{uuid4().hex[:12]}")
     scratch.mkdir(parents=True)
     writer = _Writer(scratch, partition, train)
     try:
@@ -200,9 +212,25 @@ def tokenize(
         raise
     writer.left_out.write(scratch)
     writer.finish(key)
-    shutil.rmtree(folder, ignore_errors=True)
-    scratch.rename(folder)
+    _place(scratch, folder, key)
     return Tokens(folder)
+
+
+def _has(folder: Path, key: str) -> bool:
+    kept = read_record(folder / "facts.json", Kept)
+    return kept is not None and kept.key == key
+
+
+def _place(scratch: Path, folder: Path, key: str) -> None:
+    """Move what was made to its place; another process's that is there first, which is the same, stays."""
+    if not _has(folder, key):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not _has(folder, key):
+                raise
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def tokenize_each(steps: Mapping[str, Callable[[], Tokens]]) -> dict[str, Tokens]:

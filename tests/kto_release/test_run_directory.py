@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from kto_release.digests import weights_digest
+from kto_release.digests import weight_files, weights_digest
 from kto_release.errors import RunError
 from kto_release.files import append_jsonl, read_jsonl, read_record, write_atomically, write_record
 from kto_release.records import Interval
@@ -80,3 +80,17 @@ def test_the_weights_digest_sees_every_byte_and_name(tmp_path):
     assert weights_digest(tmp_path) != first
     with pytest.raises(RunError, match="no weights in"):
         weights_digest(tmp_path / "nothing")
+
+
+def test_weights_that_are_there_twice_count_once(tmp_path):
+    """A model in several files may hold everything once more in a form that transformers does not read."""
+    for name in ("model-00001-of-00002", "model-00002-of-00002", "consolidated"):
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+    names = {"a": "model-00002-of-00002.safetensors", "b": "model-00001-of-00002.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    assert [path.name for path in weight_files(tmp_path)] == sorted(names.values())
+    before = weights_digest(tmp_path)
+    (tmp_path / "consolidated.safetensors").unlink()
+    assert weights_digest(tmp_path) == before
+    (tmp_path / "model.safetensors").touch()
+    assert [path.name for path in weight_files(tmp_path)] == ["model.safetensors"]

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from kto_release.errors import ModelError
 from kto_release.loading import load_whole
+from kto_release.train.device import check_room
 
 
 @pytest.fixture
@@ -64,10 +65,13 @@ def configure(folder, **changes):
         ({"vocab_size": 200}, "is beyond the embedding of 'base' (200 rows)"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "are quantised (gptq)"),
         ({"max_position_embeddings": 32}, "but 'base' has 32 positions"),
+        ({"model_type": "no_such_type"}, "the configuration of 'base' can't be used: "),
+        ({"num_hidden_layers": "two"}, "the configuration of 'base' can't be used: "),
+        ({"model_type": "t5"}, "transformers makes no causal language model of 'base': "),
     ],
 )
 def test_a_base_that_does_not_fit_is_refused_in_the_dry_run_too(monkeypatch, capfd, tmp_path, base, dry, changes, said):
-    """Ids beyond the embedding, quantised weights, conversations beyond the positions."""
+    """Ids beyond the embedding, quantised weights, conversations beyond the positions, types that are none."""
     configure(base, **changes)
     recipe = write_recipe(tmp_path, base)
     options = ["--dry-run"] if dry else []
@@ -75,3 +79,35 @@ def test_a_base_that_does_not_fit_is_refused_in_the_dry_run_too(monkeypatch, cap
     assert code == 1
     assert said in " ".join(err.split())
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_adapters_for_modules_that_are_not_there(monkeypatch, capfd, tmp_path, tiny_model, dry):
+    """The modules that there are, are named, before anything trains."""
+    recipe = write_recipe(tmp_path, tiny_model, **{"train.lora": {"target_modules": ["no_such"]}})
+    options = ["--dry-run"] if dry else []
+    code, _, err = run_command(monkeypatch, capfd, "train", recipe, "--runs", tmp_path / "runs", *options)
+    assert code == 1
+    assert "error: train.lora.target_modules: ['no_such']: " in err
+    assert "expected: all-linear, or some of down_proj, embed_tokens, gate_proj, k_proj, " in err
+
+
+@pytest.mark.parametrize("seed", [-1, 2**40])
+def test_seeds_have_bounds(monkeypatch, capfd, tmp_path, tiny_model, seed):
+    """Every iteration's own seed must be one that all libraries take."""
+    recipe = write_recipe(tmp_path, tiny_model, **{"train.seed": seed})
+    code, _, err = run_command(monkeypatch, capfd, "train", recipe, "--runs", tmp_path / "runs", "--dry-run")
+    assert code == 1
+    assert f"  - train.seed: {seed}: Input should be " in err
+
+
+def test_room_for_gradients_and_moments_is_looked_at_first():
+    """By hand: 2**28 weights of 4 bytes are 1 GiB, with gradients and two moments 4 GiB; frozen ones 1 GiB."""
+    model = torch.nn.Linear(2**14, 2**14, bias=False, device="meta")
+    check_room(model, 4 * 2**30)
+    with pytest.raises(ModelError) as caught:
+        check_room(model, 4 * 2**30 - 1)
+    assert str(caught.value).splitlines()[0] == (
+        "gradients and optimizer state need 3.0 GiB beside 1.0 GiB of weights, and this device has room for 4.0 GiB in all"
+    )
+    check_room(model.requires_grad_(False), 2**30)

@@ -17,7 +17,7 @@ STEPS_HIT = [(1, 3), (2, 2)]
 """Iteration, and the optimizer step whose metrics are on disk when the process is killed."""
 
 PHASES = {
-    "feedback is being tokenised": "iteration-2/tokens.part",
+    "feedback is being tokenised": "iteration-2/tokens.part-*",
     "the reference is about to be computed": "iteration-1/plan.json",
     "a checkpoint is being written": "iteration-1/checkpoints/checkpoint-2",
     "the model is being written": "iteration-1/model.part",
@@ -107,8 +107,7 @@ def test_killed_while_something_is_written(cli, whole, tmp_path, tiny_model, pha
     """
     write_recipe(tmp_path, tiny_model, **STEPS)
     process = start(cli, tmp_path)
-    sign = tmp_path / "runs" / "small" / PHASES[phase]
-    wait_for(process, sign.exists)
+    wait_for(process, lambda: any((tmp_path / "runs" / "small").glob(PHASES[phase])))
     process.send_signal(signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL, (tmp_path / "log").read_text()
     assert not (tmp_path / "runs" / "small" / "iteration-2" / "record.json").exists()

@@ -153,3 +153,20 @@ def test_fsdp2_in_bf16_rounds_no_log_probability(tmp_path, tiny_model):
     )
     assert mine[0]["logps/chosen"] == pytest.approx(theirs[0]["logps/chosen"], rel=0.005)
     assert any((row["logps/chosen"] * 64) % 1 for row in theirs)
+
+
+@pytest.mark.slow
+def test_ranks_without_a_common_run_directory_stop(tmp_path, tiny_model):
+    """Two machines whose folders are not the same: one sentence on both, and nothing was made."""
+    write_recipe(tmp_path, tiny_model)
+    program = (
+        "import os, sys; import kto_release.train.distributed as d; d.SEEN_AFTER = 1.0; from kto_release.cli import main; "
+        "sys.argv = ['kto-release', 'train', 'recipe.yaml', '--runs', 'runs' + os.environ['RANK']]; main()"
+    )
+    result = subprocess.run(
+        two(sys.executable, "-c", program),
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "is not the same folder on every machine" in " ".join(result.stderr.split())
+    assert not [*tmp_path.glob("runs*/small/iteration-*")]

@@ -1,5 +1,9 @@
 """What is too long: left out, cut, or refused, counted per label; and what a cut answer is."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import numpy as np
 import pytest
 from feedback_files import write_jsonl, write_recipe
 from transformers import AutoTokenizer
@@ -8,6 +12,8 @@ from kto_release.recipe_file import load_recipe
 from kto_release.run import Run
 from kto_release.templates import render_feedback
 from kto_release.train.inputs import prepare
+from kto_release.train.logps_store import Reference
+from kto_release.train.tokenizing import tokenize
 
 LONG = "the cat sat on the mat and the dog by the door " * 4
 ROWS = [
@@ -102,3 +108,29 @@ def test_lengths_are_those_of_prompt_and_answer(tiny_model, tmp_path, share):
     shorter = sum(length <= facts.lengths[share] for length in lengths)
     assert shorter / len(lengths) >= int(share) / 100
     assert facts.lengths[share] in lengths
+
+
+def test_processes_that_do_not_see_each_other_leave_one_whole_folder(tmp_path, tiny_model):
+    """Four prepare one run at once, as ranks on machines whose network disk shows new files late: all get the same."""
+    recipe = load_recipe(write_recipe(tmp_path, tiny_model))
+    inputs = prepare(Run.open(recipe, tmp_path / "runs"))
+    together = Barrier(4)
+
+    def one(_):
+        together.wait()
+        place = tmp_path / "shared" / "tokens"
+        return tokenize(place, inputs.partitions[0], recipe.data, recipe.train, inputs.tokenizer, "key")
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [tokens.facts.sha256 for tokens in pool.map(one, range(4))]
+    assert found == [inputs.tokens[0].facts.sha256] * 4
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == ["tokens"]
+
+
+def test_a_pair_without_a_reference_is_named():
+    """Between the stored keys, and above all of them."""
+    reference = Reference(np.array([1, 5]), np.array([-1.0, -2.0]), 3)
+    assert reference.of(np.array([1]), np.array([2])).tolist() == [-2.0]
+    for key in (2, 9):
+        with pytest.raises(KeyError, match="has no reference"):
+            reference.of(np.array([0]), np.array([key]))
