@@ -56,6 +56,7 @@ class ModelSection(Section):
 COLUMN_ROLES = frozenset(
     [
         "id",
+        "user",
         "prompt",
         "completion",
         "label",
@@ -178,8 +179,8 @@ class LoraSection(Section):
 class StopRule(Section):
     """A rule on the probe after an iteration that stops the run."""
 
-    metric: Literal["preference_accuracy", "kl_initial", "kl_previous", "mean_length", "ended", "repetition"]
-    """A value of the iteration's probe; all but preference_accuracy need probe_prompts above 0."""
+    metric: Literal["preference_accuracy", "auc", "kl_initial", "kl_previous", "mean_length", "ended", "repetition"]
+    """A value of the iteration's probe; all but preference_accuracy and auc need probe_prompts above 0."""
     above: float | None = None
     """Stop where the value is above this."""
     below: float | None = None
