@@ -56,6 +56,7 @@ class ModelSection(Section):
 COLUMN_ROLES = frozenset(
     [
         "id",
+        "comment",
         "user",
         "prompt",
         "completion",
@@ -99,8 +100,9 @@ class DataSection(Section):
     """Layout of a row; "auto" tells it from the columns."""
     columns: dict[str, str] = {}
     """Columns of your own: what each is (prompt, completion, label, score, chosen, rejected, messages, system, history,
-    tools, id, …), and its name, or its path with dots inside records: {completion: response.choices.0.message.content}.
-    The id is shown instead of the row's number."""
+    tools, id, user, comment, …), and its name, or its path with dots inside records:
+    {completion: response.choices.0.message.content}. The id is shown instead of the row's number; comments are shown by
+    `kto-release rows`."""
     labels: dict[str | int | float | bool, bool | None] = {}
     """Labels of your own: {good: true, bad: false}; null leaves the row out, and counts it. Then no other label is
     accepted; {}: true and false, or 1 and 0."""
