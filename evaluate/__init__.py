@@ -103,7 +103,7 @@ def _judged(evaluated: Evaluated, journal: Journal) -> tuple[EvalRecord, list[Ju
     judgements = judge_pairs(judge, evaluated.pairs, journal)
     refuse_failures(judgements, evaluated.settings.max_failed)
     rows = [row._replace(flags=kinds) for row, kinds in zip(judgements.rows, screening.flags, strict=True)]
-    record = evaluated.record(evaluated.score(rows), screening, account(judgements, judge.facts))
+    record = evaluated.record(evaluated.score(rows), screening, account(judgements, judge.facts, judge.trial))
     write_rows(
         folder / "annotations.json", Rows(rows, evaluated.answers.generator, evaluated.reference.name, judge.facts.name)
     )

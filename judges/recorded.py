@@ -23,6 +23,7 @@ class RecordedJudge:
     beside = False
     occupies: Model | None = None
     longest = 0
+    trial: str | None = None
 
     def __init__(self, section: Section) -> None:
         found = read_rows(Path(section.path))

@@ -300,6 +300,8 @@ class JudgingFacts(Facts):
     """Questions of which the endpoint read fewer tokens than they can have."""
     price: float | None
     """USD of all judgements; null where it is not known."""
+    trial: str | None = None
+    """What the judge did with small questions whose answer is known; null where it was not asked them."""
     doubts: list[str]
     """In words: why the judgements may not be this judge's, or not of these answers."""
 
