@@ -60,7 +60,8 @@ def test_feedback_without_a_stated_licence_leaves_auto_unresolved(tmp_path: Path
     """Files carry no licence: without release.data_license nothing is guessed, and the card says so."""
     facts = facts_of(build_run(tmp_path, tiny_model))
     assert facts.license.problem == (
-        "the licence of 'feedback.jsonl' is not known, so release.license: auto can't be resolved"
+        "the licence of 'feedback.jsonl' is not known, so release.license: auto can't be resolved: set "
+        "release.data_license (a licence id, or `other` for private data of your own), or release.license"
     )
     card = render_card(facts)
     assert "## Licence\n\nNot resolved:\n- base model `tiny`: apache-2.0\n- data `feedback.jsonl`: not known\n" in card
