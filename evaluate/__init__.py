@@ -14,7 +14,7 @@ from kto_release.evaluate.compare import against_earlier, load
 from kto_release.evaluate.instructions import load_instructions, load_outputs
 from kto_release.evaluate.pairs import Sides
 from kto_release.evaluate.record import Evaluated, finished
-from kto_release.evaluate.report.page import write_report
+from kto_release.evaluate.report.page import Turns, write_report
 from kto_release.evaluate.report.summary import show, show_screening
 from kto_release.evaluate.scoring.length_data import load_lc_data
 from kto_release.evaluate.scoring.paired import Evaluation
@@ -23,7 +23,10 @@ from kto_release.files import write_record
 from kto_release.judges import open_judge
 from kto_release.judges.account import account
 from kto_release.judges.asking import Journal, judge_pairs, refuse_failures
+from kto_release.judges.batch import collected
+from kto_release.judges.prompt import load_prompt
 from kto_release.judges.rows import Rows, write_rows
+from kto_release.recipe import EvalSection
 from kto_release.records import EvalRecord
 from kto_release.run import Run
 
@@ -39,8 +42,8 @@ def evaluate(
 ) -> EvalRecord | None:
     """Evaluate a model of the run (null: its last iteration), another one, or the answers in a file of outputs.
 
-    None where the recipe names no judge: answers are then all there is. What can be checked before anything is
-    generated or paid is checked first. Raises a `KtoReleaseError` that says what is wrong.
+    None where the recipe names no judge, and while batches of its questions are waited for. What can be checked before
+    anything is generated or paid is checked first. Raises a `KtoReleaseError` that says what is wrong.
     """
     settings = run.recipe.eval
     instructions = load_instructions(settings)
@@ -74,6 +77,8 @@ def evaluate(
             allow_partial=allow_partial,
         )
         record = finished(journal.folder, evaluated.digest())
+        if record is None and not collected(judge, evaluated.pairs, journal):
+            return None
         if record is None:
             record, sentences = _judged(run, evaluated, journal)
         else:
@@ -102,6 +107,14 @@ def _judged(run: Run, evaluated: Evaluated, journal: Journal) -> tuple[EvalRecor
     )
     earlier = [found for where, found in run.eval_records() if where != folder]
     sentences = against_earlier(Evaluation(record, rows), run.path / "eval", evaluated.lc_data)
-    write_report(folder, record, rows, earlier=earlier, compared=sentences)
+    write_report(folder, record, rows, earlier=earlier, compared=sentences, prompt=_prompt(evaluated.settings))
     write_record(folder / "results.json", record)
     return record, sentences
+
+
+def _prompt(settings: EvalSection) -> Turns:
+    """What the judge is sent, unfilled; nothing for recorded judgements, of which nobody knows."""
+    section = settings.judge
+    if section is None or section.kind == "recorded":
+        return ()
+    return load_prompt(section.prompt, section.letters).turns

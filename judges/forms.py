@@ -56,8 +56,10 @@ def wants_words(section: Section) -> bool:
     """Whether the recipe leaves nothing but words: it says so, asks for votes or JSON, or for no log-probabilities."""
     given = {**section.parameters, **(section.parameters.get("extra_body") or {})}  # type: ignore[dict-item]
     without = given.get("logprobs", True) in (None, False)
-    return section.verdict == "text" or (
-        section.verdict == "auto" and (section.votes > 1 or section.structured or without)
+    return (
+        section.verdict == "text"
+        or section.batch == "anthropic"
+        or (section.verdict == "auto" and (section.votes > 1 or section.structured or without))
     )
 
 

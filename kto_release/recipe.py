@@ -56,6 +56,7 @@ class ModelSection(Section):
 COLUMN_ROLES = frozenset(
     [
         "id",
+        "user",
         "prompt",
         "completion",
         "label",
@@ -178,8 +179,8 @@ class LoraSection(Section):
 class StopRule(Section):
     """A rule on the probe after an iteration that stops the run."""
 
-    metric: Literal["preference_accuracy", "kl_initial", "kl_previous", "mean_length", "ended", "repetition"]
-    """A value of the iteration's probe; all but preference_accuracy need probe_prompts above 0."""
+    metric: Literal["preference_accuracy", "auc", "kl_initial", "kl_previous", "mean_length", "ended", "repetition"]
+    """A value of the iteration's probe; all but preference_accuracy and auc need probe_prompts above 0."""
     above: float | None = None
     """Stop where the value is above this."""
     below: float | None = None
@@ -325,6 +326,8 @@ def _check_words(judge: "OpenAIJudge | LocalJudge") -> None:
         raise ValueError("letters are set, and AlpacaEval's prompt asks for m and M; expected a prompt of your own")
     if getattr(judge, "structured", False) and judge.verdict == "logprobs":
         raise ValueError("structured is set, and with logprobs there are no words; expected verdict: text")
+    if getattr(judge, "batch", None) == "anthropic" and (judge.verdict == "logprobs" or judge.structured):  # type: ignore[union-attr]
+        raise ValueError("batch is 'anthropic', which gives words only; expected verdict: text, without structured")
     if judge.votes > 1 and judge.verdict == "logprobs":
         raise ValueError(
             f"votes is {judge.votes}, and log-probabilities are the same each time; expected verdict: text"
@@ -362,6 +365,10 @@ class OpenAIJudge(Section):
     """How long a judge thinks, in the endpoint's words (none, low, medium, high); null: not said."""
     chat_template_kwargs: TemplateVariables = {}
     """Variables for the chat template of a served model, for example {enable_thinking: false}."""
+    batch: Literal["openai", "anthropic"] | None = None
+    """Ask in batches, at half the price: `kto-release eval` writes the questions to files in this form, and once the
+    results lie beside them, the same command collects them. Prices are those of single requests. Anthropic's form
+    gives words, and has no trial."""
     structured: bool = False
     """With text: hold the API to JSON of the form {"better": "m"}, by response_format."""
     swap: bool = False

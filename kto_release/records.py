@@ -138,11 +138,37 @@ class TrainingFacts(Facts):
     """Metrics averaged over the last tenth of the steps."""
 
 
+class Separation(Facts):
+    """How well the log-ratio gained, log pi - log pi_initial, tells desirable held-out answers from others."""
+
+    auc: Interval | None
+    """Probability that a desirable answer gained more than an undesirable one, over all prompts; one half is chance.
+    Null with fewer than 30 answers of either label."""
+    length_auc: float | None
+    """The same of the answer's length in tokens: what length alone would give."""
+    within_lengths: float | None
+    """The AUC of the log-ratio among answers of like length (fifths, weighted by their pairs)."""
+    desirable: int
+    undesirable: int
+
+
+class HeldOut(NamedTuple):
+    """The one measure of a model on held-out feedback that people are shown."""
+
+    name: str
+    """As a sentence has it."""
+    interval: Interval
+    of: str
+    """What its n counts."""
+
+
 class Probe(Facts):
     """The model after an iteration, on held-out feedback and a few prompts."""
 
     preference_accuracy: Interval | None
     """Share of held-out pairs whose desirable answer has the higher log pi - log pi_initial; null without pairs."""
+    separation: Separation | None = None
+    """Null without held-out feedback, and in records of before 0.2."""
     kl_initial: float | None
     """Mean of log pi - log pi_initial, in nats per answer, over answers that the model itself samples at temperature 1:
     an estimate of the KL divergence, without bias."""
@@ -156,6 +182,18 @@ class Probe(Facts):
     """Share of 4-grams in an answer that occurred before in it, averaged."""
     answers: int
     """How many prompts were answered."""
+
+    @property
+    def auc(self) -> Interval | None:
+        """Of the held-out thumbs."""
+        return self.separation.auc if self.separation else None
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """Preference accuracy where there are pairs, else the AUC of thumbs; None where neither was measured."""
+        if self.preference_accuracy is not None:
+            return HeldOut("preference accuracy", self.preference_accuracy, "pairs")
+        return HeldOut("AUC", self.auc, "answers") if self.auc is not None else None
 
 
 class IterationRecord(Facts):

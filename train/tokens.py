@@ -41,6 +41,8 @@ class Tokens:
         self.prompt_F: NDArray[np.int64] = index["prompt_F"]
         self.desirable_F: NDArray[np.bool_] = index["desirable_F"]
         self.row_F: NDArray[np.int64] = index["row_F"]
+        self.user_F: NDArray[np.int64] = index["user_F"] if "user_F" in index else np.full(len(self.prompt_F), -1)
+        """The user who said so, numbered within the partition; -1: not known (and in tokens of before 0.2)."""
         self._source_F: NDArray[np.int64] = index["source_F"]
         self._sources: list[str] = index["sources"].tolist()
         self.prompt_digests: NDArray[np.void] = index["prompt_digests"]

@@ -23,6 +23,7 @@ from seed_records import (
     plain_iteration,
     recipe,
     seed_facts,
+    thumbs_probe,
     weights,
 )
 
@@ -278,6 +279,21 @@ def test_an_unreliable_accuracy_stays_out_of_the_metadata() -> None:
     card = render_card(seed_facts(iterations=[*iterations(2), IterationRecord.model_validate(plain)], evaluations=[]))
     assert "| 64.0 (20.0 to 90.0) † |" in card
     assert "model-index" not in front(card)
+
+
+def test_thumbs_are_measured_by_their_auc() -> None:
+    """Table, its explanation with what length alone gives, and metadata name it; a preference accuracy is nowhere."""
+    plain = [changed(plain_iteration(number), ("probe",), thumbs_probe(number)) for number in (1, 2, 3)]
+    records = [IterationRecord.model_validate(one) for one in plain]
+    card = render_card(seed_facts(iterations=records, evaluations=[]))
+    assert "| 71.0 (60.2 to 80.3) |" in card
+    assert (
+        "(83 and 67 answers); 68.7% among answers of like length, where the answer's length alone gives 55.4%." in card
+    )
+    assert front(card)["metrics"] == [*recipe().release.metrics, "roc_auc"]
+    [metric] = front(card)["model-index"][0]["results"][0]["metrics"]
+    assert metric == {"type": "roc_auc", "value": 71.0, "name": "AUC (n = 150, 95% interval 60.2 to 80.3)"}
+    assert "preference accuracy" not in card
 
 
 def _few_pairs() -> dict[str, Any]:
