@@ -157,6 +157,7 @@ def evaluation_tables(facts: CardFacts) -> list[dict[str, object]]:
                 "reference": reference(facts, same[-1]),
                 "flagged": [f"{n} {kind.replace('_', ' ')}" for kind, n in same[-1].screening.items() if n],
                 "estimated": _estimated(same[-1]),
+                "verdict": same[-1].verdict.in_words(reasons=False) if same[-1].verdict else None,
             }
         )
     return found
