@@ -11,7 +11,9 @@ from kto_release.records import RATES, EvalRecord, Interval
 
 
 def show(record: EvalRecord) -> None:
-    """The summary of one evaluation on the console."""
+    """The summary of one evaluation on the console, the verdict first."""
+    if record.verdict is not None:
+        console.say(f"{record.who} against {record.reference}: {record.verdict.in_words(reasons=False)}", style="bold")
     rows: list[Sequence[object]] = [
         [rate.name, f"{rate.value:.2f}", f"{rate.interval.shown(digits=2)}{_mark(rate.interval)}", rate.interval.n]
         for rate in record.rates()
@@ -19,7 +21,9 @@ def show(record: EvalRecord) -> None:
     ]
     if record.length_controlled_winrate is None:
         rows.append([RATES["length_controlled_winrate"], "none", record.no_length_control or "not measured", "–"])
-    rows.append(["discrete win rate", _percent(record.discrete_win_rate), "–", record.n_total])
+    discrete = record.intervals.get("discrete_win_rate")
+    bounds = f"{discrete.shown(digits=2)}{_mark(discrete)}" if discrete else "–"
+    rows.append(["discrete win rate", _percent(record.discrete_win_rate), bounds, record.n_total])
     console.table(
         f"{record.who} against {record.reference}: {record.score}",
         ["score", "%", "95% interval", "instructions"],
