@@ -549,6 +549,9 @@ class ReleaseSection(Section):
     """Licence id; "auto" is resolved from the base model and the data, and a conflict is an error."""
     license_override: str | None = None
     """Why the licence above holds although base model and data conflict with it; recorded and shown on the card."""
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[^\s/]+/?$")
+    """The Hub to publish to, for example https://hub.example.org; publishing is refused where HF_ENDPOINT names another
+    one. Null: whichever HF_ENDPOINT names, else huggingface.co."""
     private: bool = True
     """Whether the repository is created private."""
     gated: Literal["auto", "manual"] | None = None

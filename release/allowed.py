@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from kto_release.lineage import LINEAGE
 from kto_release.release.manifest import MANIFEST, SIGNATURE, UNLISTED
 from kto_release.release.model_index import EVAL_RESULTS
 from kto_release.release.replay import PUBLISHED, TEST, TRAINING
@@ -42,6 +43,7 @@ ALLOWED = (
     RECIPE,
     FACTS,
     RELOAD,
+    LINEAGE,
     PICTURE,
     EVAL_RESULTS,
     MANIFEST,

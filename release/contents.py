@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from kto_release.digests import sha256_of
 from kto_release.errors import KtoReleaseError, ModelError, ReleaseError, ScoreError
+from kto_release.lineage import LINEAGE
 from kto_release.recipe import Recipe
 from kto_release.records import EvalRecord, IterationRecord, ReloadFacts
 from kto_release.release.allowed import CHECKLIST, FACTS, README, RECIPE, RELOAD
@@ -207,7 +208,7 @@ def _records(folder: Path, records: Records) -> Outcome:
     )
     listed = {file.path for file in manifest.files}
     named = {f"records/iteration-{record.iteration}.json" for record in records.iterations}
-    named |= {f"records/{called}.json" for called, _ in records.evaluations} | {FACTS, RELOAD}
+    named |= {f"records/{called}.json" for called, _ in records.evaluations} | {FACTS, RELOAD, LINEAGE}
     judged = {f"judgements/{called}.jsonl" for called, _ in records.evaluations}
     unnamed = sorted(
         name for name in listed if name.startswith(("records/", "judgements/")) and name not in named | judged

@@ -71,6 +71,7 @@ def target_of(section: ReleaseSection, options: Options) -> Target | None:
     """Flag over recipe; None where the recipe names no repository. Raises `RecipeError` for an impossible wish."""
     if section.repo_id is None:
         return None
+    check_endpoint(section.endpoint)
     revision = branch(options)
     problems = [*_impossible(section, options, revision)]
     if problems:
@@ -131,6 +132,18 @@ def _is_ref(name: str) -> bool:
 def branch(options: Options) -> str:
     """The branch that is promoted to."""
     return options.revision or ("main" if options.iteration is None else f"iteration-{options.iteration}")
+
+
+def check_endpoint(wanted: str | None) -> None:
+    """Raise `RecipeError` where the recipe wants another Hub than the one that this process talks to."""
+    from huggingface_hub import constants  # slow to import
+
+    if wanted is not None and wanted.rstrip("/") != constants.ENDPOINT.rstrip("/"):
+        raise RecipeError(
+            f"release.endpoint is {wanted!r}, and HF_ENDPOINT leads to {constants.ENDPOINT!r}",
+            expected="one Hub for all that is read and written",
+            todo=f"export HF_ENDPOINT={wanted.rstrip('/')}, and log in there",
+        )
 
 
 def wished(section: ReleaseSection, options: Options) -> ReleaseSection:
