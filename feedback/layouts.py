@@ -42,6 +42,8 @@ def parse(row: Mapping[str, Any], rules: Rules | None = None, *, typeless: bool 
         layout = _detect(cells) if rules.layout == "auto" else rules.layout
         found = LAYOUTS[layout].parse(cells)
         user = _user(cells)
+        if "comment" in cells.rules.columns:
+            cells.take("comment")  # shown by `kto-release rows`
         _check_repetition(cells, found)
         cells.check_rest(KNOWN)
         for feedback in found:

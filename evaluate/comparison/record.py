@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from kto_release.evaluate.scoring.paired import Comparison, Difference, Evaluation, paired
+from kto_release.evaluate.scoring.paired import Comparison, Difference, Evaluation
 from kto_release.judges.rows import scored
 from kto_release.provenance import environment, now
-from kto_release.records import Environment, Facts, Interval, JudgeFacts
+from kto_release.records import Environment, Facts, Interval, JudgeFacts, Verdict
 
 
 class ComparedFacts(Facts):
@@ -47,15 +45,11 @@ class PairFacts(Facts):
     first: str
     second: str
     instructions: int
-    won: int
-    """Instructions on which the first's answer is preferred more than the second's."""
-    lost: int
-    drawn: int
+    verdict: Verdict
+    """Of the first, by the win rate, with the doubts about either of the two."""
     win_rate: DifferenceFacts
     length_controlled_winrate: DifferenceFacts | None
     no_length_control: str | None
-    doubts: list[str]
-    """Those about either of the two, with whose they are."""
 
 
 class ComparisonRecord(Facts):
@@ -79,7 +73,6 @@ def to_record(
 ) -> ComparisonRecord:
     """The record of the comparisons of these evaluations, found in these folders."""
     first = evaluations[0].record
-    known = {one.name: one for one in evaluations}
     win_rates = _differences([one.win_rate for one in comparisons])
     controlled = _differences([one.length_controlled_winrate for one in comparisons])
     return ComparisonRecord(
@@ -91,19 +84,12 @@ def to_record(
         judge=first.judge,
         compared=[_facts(one, folder) for one, folder in zip(evaluations, folders, strict=True)],
         pairs=[
-            _pair(comparison, known, win_rate, other)
+            _pair(comparison, win_rate, other)
             for comparison, win_rate, other in zip(comparisons, win_rates, controlled, strict=True)
             if win_rate is not None
         ],
         environment=environment(),
     )
-
-
-def doubts_of(evaluation: Evaluation) -> list[str]:
-    """What speaks against an evaluation's score, but for its interval: a comparison has its own."""
-    record = evaluation.record
-    reasons = [reason for reason in record.unreliable_because if not reason.startswith("the interval is not")]
-    return [*(f"gamed: {reason}" for reason in record.gamed), *reasons]
 
 
 def _facts(evaluation: Evaluation, folder: Path | None) -> ComparedFacts:
@@ -116,39 +102,20 @@ def _facts(evaluation: Evaluation, folder: Path | None) -> ComparedFacts:
         score=record.score,
         win_rate=record.intervals.get("win_rate"),
         answers=len(scored(evaluation.rows)),
-        doubts=doubts_of(evaluation),
+        doubts=record.doubts,
     )
 
 
-def _pair(
-    comparison: Comparison,
-    known: dict[str, Evaluation],
-    win_rate: DifferenceFacts,
-    controlled: DifferenceFacts | None,
-) -> PairFacts:
-    names = (comparison.first, comparison.second)
-    gains = _gains(known[comparison.first], known[comparison.second])
+def _pair(comparison: Comparison, win_rate: DifferenceFacts, controlled: DifferenceFacts | None) -> PairFacts:
     return PairFacts(
         first=comparison.first,
         second=comparison.second,
         instructions=comparison.instructions,
-        won=sum(gain > 0 for gain in gains),
-        lost=sum(gain < 0 for gain in gains),
-        drawn=sum(gain == 0 for gain in gains),
+        verdict=comparison.verdict,
         win_rate=win_rate,
         length_controlled_winrate=controlled,
         no_length_control=comparison.no_length_control,
-        doubts=[f"{name}: {doubt}" for name in names for doubt in doubts_of(known[name])],
     )
-
-
-def _gains(first: Evaluation, second: Evaluation) -> list[float]:
-    """How much more the first is preferred than the second, by instruction."""
-    sides = [
-        [np.mean([row.preference for row in rows if row.preference is not None]) for rows in pair]
-        for pair in paired(first, second, allow_partial=True)
-    ]
-    return [float(one - other) for one, other in sides]
 
 
 def _differences(found: Sequence[Difference | None]) -> list[DifferenceFacts | None]:

@@ -48,7 +48,11 @@ def test_three_runs_are_compared_pair_by_pair(tmp_path: Path) -> None:
         (names[0], names[2], "worse"),
         (names[1], names[2], "not distinguishable"),
     ]
-    assert [(pair.won, pair.lost, pair.drawn) for pair in found.pairs] == [(0, 60, 0), (0, 60, 0), (0, 0, 60)]
+    assert [(pair.verdict.won, pair.verdict.lost, pair.verdict.drawn) for pair in found.pairs] == [
+        (0, 60, 0),
+        (0, 60, 0),
+        (0, 0, 60),
+    ]
     # Holm: the least p of three counts three times, the next as much at least, and none is above 1.
     least = found.pairs[0].win_rate.p_value
     assert [pair.win_rate.p_holm for pair in found.pairs] == [3 * least, 3 * least, 1.0]
@@ -64,7 +68,7 @@ def test_a_run_named_twice_is_compared_with_its_reference(tmp_path: Path) -> Non
     assert record is not None
     assert record.win_rate is not None
     assert pair.win_rate.points.value == pytest.approx(record.win_rate - 50)
-    assert (pair.won, pair.lost, pair.drawn) == (30, 20, 10)
+    assert (pair.verdict.won, pair.verdict.lost, pair.verdict.drawn) == (30, 20, 10)
     assert [one.folder is None for one in found.compared] == [False, True]
 
 
@@ -96,10 +100,10 @@ def test_doubts_go_where_the_comparison_goes(tmp_path: Path) -> None:
     path.write_text(changed.model_dump_json())
     found = compared([one, other])
     doubts = ["iteration-2: gamed: one answer", "iteration-2: it follows no question"]
-    assert found.pairs[0].doubts == doubts
+    assert found.pairs[0].verdict.doubts == doubts
     page = next((one / "eval" / "comparisons").glob("*/comparison.html")).read_text(encoding="utf-8")
     assert "gamed: one answer" in page
-    assert "(in doubt)" in page
+    assert "(NOT to be relied on)" in page
 
 
 def test_a_comparison_can_be_kept_elsewhere(tmp_path: Path) -> None:
