@@ -9,9 +9,12 @@ import pytest
 from command import run_command
 from evaluations import JUDGE, write_evaluation
 
-from kto_release.errors import RunError, ScoreError
+from kto_release.errors import DataError, RunError, ScoreError
+from kto_release.evaluate.baseline import stored_reference
 from kto_release.evaluate.comparison.command import compare_runs
 from kto_release.evaluate.comparison.record import ComparisonRecord
+from kto_release.evaluate.instructions import InstructionSet
+from kto_release.evaluate.questions import Instruction
 from kto_release.files import read_record
 from kto_release.records import EvalRecord
 
@@ -88,6 +91,25 @@ def test_a_reference_is_what_it_answers_not_what_it_is_called(tmp_path: Path) ->
     third = run_with(tmp_path, "third", 0.1, reference="other")
     with pytest.raises(ScoreError, match="reference: 'velora-support' there, 'other' here"):
         compare_runs([new, third], length_control=False)
+
+
+def test_the_reference_of_an_earlier_run_is_pinned(tmp_path: Path) -> None:
+    """A run's folder as eval.reference is what it was compared with, under its name and its digest."""
+    run = run_with(tmp_path, "old", 0.0, reference="velora/support")
+    texts = [f"Instruction {number}" for number in range(60)]
+    instructions = InstructionSet("own", [Instruction(text, "") for text in texts], "0" * 64, None)
+    found = stored_reference(str(run), instructions)
+    assert found is not None
+    record = read_record(run / "eval" / "iteration-1" / SET / JUDGED / "results.json", EvalRecord)
+    assert record is not None
+    assert (found.name, found.sha256) == ("velora/support", record.reference_sha256)
+    assert found.texts == {text: f"reference answer {number}" for number, text in enumerate(texts)}
+    run_with(tmp_path, "old", 0.0, model="iteration-2", reference="another")
+    with pytest.raises(DataError, match="were compared with different answers: another"):
+        stored_reference(str(run), instructions)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no evaluation"):
+        stored_reference(str(tmp_path / "empty"), instructions)
 
 
 def test_doubts_go_where_the_comparison_goes(tmp_path: Path) -> None:
