@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kto_release.errors import RunError
 from kto_release.evaluate.compare import evaluations_in, load
@@ -62,7 +63,13 @@ def reference_of(evaluation: Evaluation) -> Evaluation:
         for row in evaluation.rows
     ]
     record = evaluation.record
-    bare = {"model": None, "answers_by": record.reference, "gamed": [], "unreliable_because": [], "intervals": {}}
+    bare: dict[str, Any] = {
+        "model": None,
+        "answers_by": record.reference,
+        "gamed": [],
+        "unreliable_because": [],
+        "intervals": {},
+    }
     return Evaluation(record.model_copy(update=bare), rows, record.reference)
 
 
