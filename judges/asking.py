@@ -167,7 +167,7 @@ def gather(facts: JudgeFacts, pairs: Sequence[Pair], questions: Sequence[Questio
             failures[failure] += 1
         rows.append(_judged(facts, pair, found, failure))
         verdicts.append(found)
-    outcomes = [*journal.verdicts.values(), *journal.failures.values()]
+    outcomes: list[Verdict | Failure] = [*journal.verdicts.values(), *journal.failures.values()]
     return Judgements(rows, verdicts, failures, sum(outcome.unreadable for outcome in outcomes))
 
 
