@@ -108,7 +108,15 @@ def test_llama_cpps_converter_reads_the_same_vocabulary(bundle: Path, tmp_path: 
     gguf = pytest.importorskip("gguf")
     sentencepiece = pytest.importorskip("sentencepiece")
     made = tmp_path / "model.gguf"
-    command = [sys.executable, str(converter(os.environ["REAL_CACHE"])), str(bundle), "--outfile", str(made), "--outtype", "f32"]
+    command = [
+        sys.executable,
+        str(converter(os.environ["REAL_CACHE"])),
+        str(bundle),
+        "--outfile",
+        str(made),
+        "--outtype",
+        "f32",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     fields = gguf.GGUFReader(made).fields
