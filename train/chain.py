@@ -20,6 +20,7 @@ from kto_release.train.plan import PLAN, Plan
 from kto_release.train.probe import Prober, check_rows
 from kto_release.train.same_function import FP32_ANSWER, FP32_NAT
 from kto_release.train.tokens import Tokens
+from kto_release.train.waiting import together
 
 
 def run_iteration(inputs: Inputs, number: int) -> IterationRecord:
@@ -32,15 +33,15 @@ def run_iteration(inputs: Inputs, number: int) -> IterationRecord:
     parent = inputs.initial if number == 1 else _previous(inputs, number - 1)
     iteration = make_iteration(inputs, number, parent, resolve_precision(run.recipe.train))
     prober = Prober(inputs, iteration.precision)
-    if state.is_main_process:
-        begin(iteration)
-        _check_parent(iteration, prober)
-    state.wait_for_everyone()
+    with together(state):
+        if state.is_main_process:
+            begin(iteration)
+            _check_parent(iteration, prober)
     _announce(iteration)
     fit(iteration)
-    if state.is_main_process:
-        _finish(iteration, prober)
-    state.wait_for_everyone()
+    with together(state):
+        if state.is_main_process:
+            _finish(iteration, prober)
     record = run.iteration_record(number)
     if record is None:
         raise RunError(f"iteration {number} left no record", todo="run the same command again")

@@ -12,6 +12,7 @@ import torch
 from kto_release import console
 from kto_release.errors import RecipeError, RunError
 from kto_release.train.launch_file import refuse_deepspeed
+from kto_release.train.waiting import from_all, from_main
 
 PRECISION = "ACCELERATE_MIXED_PRECISION"
 SEEN_AFTER = 120.0
@@ -70,17 +71,13 @@ def check_shared(state: Any, folder: Path) -> None:
     """
     if state.num_processes == 1:
         return
-    from accelerate.utils import broadcast_object_list, gather_object
-
-    name = [f".seen-by-all-{uuid4().hex[:12]}"]
-    broadcast_object_list(name)
-    nonce = folder / name[0]
+    nonce = folder / from_main(state, f".seen-by-all-{uuid4().hex[:12]}")
     if state.is_main_process:
         nonce.touch()
     until = time.monotonic() + SEEN_AFTER
     while not (seen := nonce.exists()) and time.monotonic() < until:
         time.sleep(0.1)
-    blind = sorted({host for host, sees in gather_object([(platform.node(), seen)]) if not sees})
+    blind = sorted({host for host, sees in from_all(state, (platform.node(), seen)) if not sees})
     if state.is_main_process:
         nonce.unlink()
     if blind:

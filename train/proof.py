@@ -16,6 +16,7 @@ from kto_release.train.logprobs import branch_logprobs, take_road
 from kto_release.train.plain import PLAIN, TREES, room, token_losses
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import Branch, Tree, make_packs
+from kto_release.train.waiting import from_main, together
 
 SHORT_PROMPT, SHORT_BRANCH = 24, 12
 ANSWER, NAT = 2e-4, 1e-5
@@ -69,21 +70,17 @@ def choose_road(model: Any, trees: list[Tree]) -> Road:
 
     Says once where plain sequences are needed. Raises `ModelError` as `prove` does.
     """
-    from accelerate.utils import broadcast_object_list
-
     state = process_state()
-    found: list[Road | None] = [None]
-    if state.is_main_process:
-        road = prove(model, trees)
-        if road.reason is not None:
-            console.warn(
-                f"{type(model).__name__} is computed one sequence at a time, which is slower and the same function: "
-                f"prompt trees are not right for it ({road.reason})"
-            )
-        found = [road]
-    if state.num_processes > 1:
-        broadcast_object_list(found)
-    (chosen,) = found
+    road: Road | None = None
+    with together(state):
+        if state.is_main_process:
+            road = prove(model, trees)
+            if road.reason is not None:
+                console.warn(
+                    f"{type(model).__name__} is computed one sequence at a time, which is slower and the same "
+                    f"function: prompt trees are not right for it ({road.reason})"
+                )
+    chosen: Road | None = from_main(state, road)
     if chosen is None:
         raise RuntimeError("the main process sent no road")
     take_road(model, chosen.name)

@@ -20,7 +20,7 @@ from kto_release import console
 from kto_release.errors import RunError
 from kto_release.train import checkpoints
 from kto_release.train.batches import GlobalBatch
-from kto_release.train.device import check_room_for_training
+from kto_release.train.device import check_room_for_training, process_state
 from kto_release.train.distributed import keep_sums_exact
 from kto_release.train.iteration import Iteration
 from kto_release.train.logprobs import branch_logprobs
@@ -30,6 +30,7 @@ from kto_release.train.plain import room
 from kto_release.train.same_function import first_step_fault, training_mode
 from kto_release.train.tokens import trees
 from kto_release.train.tree import FORWARD_ONLY, Pack, share
+from kto_release.train.waiting import wait
 
 MIN_TOKENS_PER_PACK = 64
 # Shape suffixes: B feedback of the global batch, N branches of a pack.
@@ -260,9 +261,9 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # every rank has written its share before the seal says so
-        if self.args.should_save:
-            checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        state = process_state()
+        wait(state)  # every rank has written its share before the seal says so
+        checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", state)
 
 
 def _with_last(packs: list[Pack]) -> Iterator[tuple[Pack, bool]]:
