@@ -1,7 +1,8 @@
 """Attention over prompt trees: a prompt is causal, a branch sees its prompt and itself.
 
 Registered with transformers' AttentionInterface, so any model that uses it gains prompt trees without changes. Each
-part goes through PyTorch's scaled_dot_product_attention by itself: no dense mask over a pack, no padding.
+part goes through PyTorch's scaled_dot_product_attention by itself: no dense mask over a pack, no padding. Where
+varlen.py was proved on the device, the whole pack goes through one call instead.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from kto_release.errors import ModelError
+from kto_release.train import varlen
 from kto_release.train.tree import Span
+from kto_release.train.varlen import KeyPlan
 
 NAME = "kto_prompt_trees"
 _seen: ContextVar[list[int] | None] = ContextVar("seen", default=None)
@@ -42,9 +45,10 @@ def tree_attention(
     dropout: float = 0.0,
     spans: tuple[Span, ...] | None = None,
     sliding_window: int | None = None,
+    key_plan: KeyPlan | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Transformers' attention interface; `spans` is passed through the model's forward.
+    """Transformers' attention interface; `spans` and `key_plan` are passed through the model's forward.
 
     Without `spans` each row is one causal sequence. Returns the output as (1, T, H, D), and no weights.
     Raises `ModelError` for attention that this function does not compute: soft caps and sinks.
@@ -57,6 +61,8 @@ def tree_attention(
     seen = _seen.get()
     if spans is not None and seen is not None:
         seen.append(id(module))
+    if key_plan is not None and varlen.fits(query_1HTD, value_1HTD, dropout):
+        return varlen.attend(query_1HTD, key_1HTD, value_1HTD, key_plan, scaling, sliding_window), None
     repeat = query_1HTD.shape[1] // key_1HTD.shape[1]
     if repeat > 1:
         key_1HTD = key_1HTD.repeat_interleave(repeat, dim=1)

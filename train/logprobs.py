@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from kto_release.train.attention import NAME, tree_attention
 from kto_release.train.plain import PLAIN, ROAD, TREES, plain_logprobs, road
 from kto_release.train.tree import Pack
+from kto_release.train.varlen import WHOLE_PACKS, key_plan, takes_whole_packs
 
 CHUNK_LOGITS = 2**24
 """Logits that may exist at once, per chunk: 64 MiB in fp32."""
@@ -53,6 +54,7 @@ def teach_trees(model: Any) -> None:
     forward.__signature__ = own.replace(parameters=[itself, *own.parameters.values()])  # type: ignore[attr-defined]
     model.forward = MethodType(forward, model)
     setattr(model, ROAD, PLAIN)
+    setattr(model, WHOLE_PACKS, False)
     with suppress(ValueError, TypeError, AttributeError, NotImplementedError):
         take_road(model, TREES)
 
@@ -79,6 +81,8 @@ def branch_logprobs(model: nn.Module, pack: Pack) -> Tensor:
 
     `pack` is on the model's device.
     """
+    whole = takes_whole_packs(model) and road(model) == TREES
+    plan = {"key_plan": key_plan(pack.spans).to(pack.ids_T.device)} if whole else {}
     logps_N: Tensor = model(
         input_ids=pack.ids_T[None],
         position_ids=pack.positions_T[None],
@@ -86,6 +90,7 @@ def branch_logprobs(model: nn.Module, pack: Pack) -> Tensor:
         predictors_C=pack.predictors_C,
         targets_C=pack.targets_C,
         lengths=pack.lengths,
+        **plan,
     )
     if logps_N.dtype not in (torch.float32, torch.float64):
         raise RuntimeError(f"log-probabilities came out as {logps_N.dtype}: rounded to whole nats where they are large")

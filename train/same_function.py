@@ -10,6 +10,11 @@ BF16_ANSWER, BF16_NAT = 0.5, 2.0**-8
 """The same in bf16: its spacing on the whole log-probability, and some tenths of a nat for the sum's own noise."""
 
 
+GRADIENT_NOISE = {"bf16": 0.1, "fp32": 1e-3}
+"""Share of a gradient's norm by which two orders of arithmetic may differ; attention to a wrong token changes it whole.
+bf16 keeps 8 bits, and its roundings add up over the layers."""
+
+
 def training_mode(model: nn.Module) -> None:
     """Put a model in the mode that steps use: only LoRA's dropout, and gradient checkpointing, know of training.
 

@@ -18,7 +18,7 @@ from transformers import Trainer, TrainingArguments
 
 from kto_release import console
 from kto_release.errors import RunError
-from kto_release.train import checkpoints
+from kto_release.train import checkpoints, varlen
 from kto_release.train.batches import GlobalBatch
 from kto_release.train.device import check_room_for_training, process_state
 from kto_release.train.distributed import keep_sums_exact
@@ -26,10 +26,11 @@ from kto_release.train.iteration import Iteration
 from kto_release.train.logprobs import branch_logprobs
 from kto_release.train.logps_store import Reference
 from kto_release.train.loss import reference_point
-from kto_release.train.plain import room
+from kto_release.train.plain import PLAIN, road, room
 from kto_release.train.same_function import first_step_fault, training_mode
 from kto_release.train.tokens import trees
 from kto_release.train.tree import FORWARD_ONLY, Pack, share
+from kto_release.train.varlen_proof import whole_pack_fault
 from kto_release.train.waiting import wait
 
 MIN_TOKENS_PER_PACK = 64
@@ -105,11 +106,23 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             try:
                 if self.reference is None:
                     check_room_for_training(model, self.accelerator.device)
+                    self._choose_attention(model, batch)
                     self.reference = self.find_reference(self)
                 return self._global_batch(model, batch)
             except torch.OutOfMemoryError:
                 pass  # until this block ends, the error's traceback holds what is to be freed
             self._take_smaller_packs(model)
+
+    def _choose_attention(self, model: nn.Module, batch: GlobalBatch) -> None:
+        """Attention over whole packs where this device proves, on the first pack, that it is that of the parts."""
+        device = self.accelerator.device
+        if road(model) == PLAIN or not varlen.exists_for(device):
+            return
+        training_mode(model)
+        pack = self._packs(batch, batch.feedback_B, self.tokens_per_pack)[0].to(device)
+        fault = whole_pack_fault(model, pack, self._backward, self.sum_over_ranks, self.iteration.precision)
+        if fault is not None and self.accelerator.is_main_process:
+            console.warn(f"attention goes part by part, which is slower and the same function: {fault}")
 
     def _take_smaller_packs(self, model: nn.Module) -> None:
         """After running out of memory: half as many tokens per pack; the result is the same."""
