@@ -41,12 +41,13 @@ class LocalJudge:
         pool: Engines,
         *,
         words: bool | None = None,
+        written: int | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         self._prompt, self._pool, self._max_length = prompt, pool, section.max_length
         words = section.verdict == "text" if words is None else words
         self._votes = section.votes if words else 1
-        self._written = section.max_tokens or TEXT_TOKENS
+        self._written = written or section.max_tokens or TEXT_TOKENS
         self._variables = section.chat_template_kwargs
         self._tokenizer = load_tokenizer(local, trust_remote_code=trust_remote_code)
         template = load_template("base", self._tokenizer)

@@ -10,7 +10,6 @@ from kto_release.judges.prompt import load_prompt
 from kto_release.judges.trial import (
     READABLE,
     TrialRecord,
-    Tried,
     is_noise,
     is_opposite,
     record_of,
@@ -21,6 +20,9 @@ from kto_release.judges.trial import (
 from kto_release.models import locate
 from kto_release.recipe import LocalJudge as Section
 from kto_release.run import Run
+
+TRIAL_TOKENS = 1024
+"""Most tokens of an answer to a small question: one that thinks longer about those is no judge on this machine."""
 
 
 def open_judge(section: Section, run: Run, pool: Engines, load: Load | None, *, again: bool) -> LocalJudge:
@@ -33,9 +35,9 @@ def open_judge(section: Section, run: Run, pool: Engines, load: Load | None, *, 
     own = section.model == "initial"
     local = locate(initial.base, initial.revision) if own else locate(section.model, section.revision)
 
-    def made(*, words: bool) -> LocalJudge:
+    def made(*, words: bool, written: int | None = None) -> LocalJudge:
         trusted = own and initial.trust_remote_code
-        return LocalJudge(section, local, prompt, pool, words=words, trust_remote_code=trusted)
+        return LocalJudge(section, local, prompt, pool, words=words, written=written, trust_remote_code=trusted)
 
     words = section.verdict == "text" or (section.verdict == "auto" and section.votes > 1)
     judge = made(words=words)
@@ -46,7 +48,7 @@ def open_judge(section: Section, run: Run, pool: Engines, load: Load | None, *, 
     record = None if again else read_record(path, TrialRecord)
     if record is None:
         console.say(f"asking {judge.facts.model} five small pairs in both orders")
-        record = _trial([made(words=way) for way in ways])
+        record = _trial([made(words=way, written=TRIAL_TOKENS) for way in ways])
         write_record(path, record)
         show(record, judge.facts.model)
     if load is not None and again:
@@ -72,16 +74,11 @@ def _trial(ways: list[LocalJudge]) -> TrialRecord:
             return record_of(
                 found, words=words, request=judge.facts.parameters, because=because[0] if because else None
             )
-        because.append(_why(found))
+        because.append(found.why_not)
     raise JudgeError(
         f"the judge {ways[0].facts.model} can't be used: {'; and in words: '.join(because)}",
         expected="a model that answers with a letter",
-        todo="where it thinks first: eval.judge.chat_template_kwargs: {enable_thinking: false}, or more room in "
-        "eval.judge.max_tokens; else take another model",
+        todo="take another model"
+        if ways[0].facts.parameters.get("chat_template_kwargs")
+        else "where it thinks first: eval.judge.chat_template_kwargs: {enable_thinking: false}; else another",
     )
-
-
-def _why(found: Tried) -> str:
-    if found.failure is not None:
-        return found.failure.reason
-    return f"only {found.mass:.1%} of the probability is on the letters" if found.mass is not None else "no verdict"

@@ -88,7 +88,7 @@ def _trial(section: Section, prompt: JudgePrompt, backoff: float) -> TrialRecord
             weak = record_of(found, words=False, request=form.request, because=None)
             if (found.mass or 0) >= GOOD_MASS or len(ways) == 1:
                 return weak
-        because.append(_why(found))
+        because.append(found.why_not)
     if weak is not None:
         return weak
     if len(because) == 1:
@@ -111,9 +111,3 @@ def _adapted(section: Section, prompt: JudgePrompt, backoff: float, *, words: bo
             break
         form = other
     return judge, form, found
-
-
-def _why(found: Tried) -> str:
-    if found.failure is not None:
-        return found.failure.reason
-    return f"only {found.mass:.1%} of the probability is on the letters" if found.mass is not None else "no verdict"

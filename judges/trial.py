@@ -84,6 +84,15 @@ class Tried(NamedTuple):
         return next((outcome for outcome in self.outcomes.values() if isinstance(outcome, Failure)), None)
 
     @property
+    def why_not(self) -> str:
+        """Why it is not asked in this way."""
+        if self.failure is not None:
+            return self.failure.reason
+        if self.mass is None:
+            return "no verdict"
+        return f"only {self.mass:.2g} of the probability is on the letters"
+
+    @property
     def mass(self) -> float | None:
         """Mean probability on the letters; null where none was measured."""
         masses = [verdict.mass for verdict in self.verdicts if verdict.mass is not None]
@@ -116,7 +125,7 @@ ASKED = tuple(
 
 
 def tried(judge: Judge) -> Tried:
-    """Ask the first pair in both orders, and where there is any verdict in it the other four."""
+    """Ask the first question, and where there is a verdict in its answer the other nine."""
     start = time.monotonic()
     outcomes: dict[str, Verdict | Failure] = {}
 
@@ -127,9 +136,9 @@ def tried(judge: Judge) -> Tried:
         ordered = {question.key: outcomes[question.key] for question in ASKED if question.key in outcomes}
         return Tried(ordered, time.monotonic() - start)
 
-    judge.ask(Waiting(ASKED[:2]), keep)
+    judge.ask(Waiting(ASKED[:1]), keep)
     if found().verdicts and not is_noise(found()):
-        judge.ask(Waiting(ASKED[2:]), keep)
+        judge.ask(Waiting(ASKED[1:]), keep)
     return found()
 
 

@@ -166,7 +166,7 @@ def test_a_trial_is_kept_and_not_asked_again(run: Run) -> None:
 
 
 def test_a_judge_that_gives_no_verdict_in_either_way_is_refused_at_once(run: Run) -> None:
-    """Three questions by log-probabilities, and one in words, three times: nothing else is asked."""
+    """Two questions by log-probabilities, and one in words, three times: nothing else is asked."""
 
     def noise(asked: Asked) -> Answer:
         return thinks(asked) if "logprobs" in asked.body else says("<think>", "length")
@@ -174,11 +174,11 @@ def test_a_judge_that_gives_no_verdict_in_either_way_is_refused_at_once(run: Run
     with provider(noise) as server:
         with pytest.raises(JudgeError) as caught:
             opened(server, run)
-        assert len(server.bodies) == 3 + 3
+        assert len(server.bodies) == 2 + 3
         host = server.url.removeprefix("http://").removesuffix("/v1")
     assert str(caught.value) == (
         f"the judge judge-1 at {host} can't be used: the answer ends before a verdict, at the most tokens that it may "
-        "have; and with log-probabilities: only 0.0% of the probability is on the letters\n"
+        "have; and with log-probabilities: only 3.8e-10 of the probability is on the letters\n"
         "  expected: one of its letters as its verdict ('m' or 'M')\n"
         "  to do: check base_url and model, or give it more room in eval.judge.max_tokens"
     )
