@@ -232,8 +232,10 @@ class TrainSection(Section):
     has it."""
     gradient_checkpointing: Annotated[bool | None, Field(json_schema_extra=NOT_IDENTITY)] = None
     """Recompute activations in the backward pass: less memory, about a third more time; null: on a GPU only."""
-    checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_IDENTITY)] = 50
-    """Optimizer steps between checkpoints."""
+    checkpoint_minutes: Annotated[float | None, Field(gt=0, json_schema_extra=NOT_IDENTITY)] = 20
+    """Minutes between checkpoints (12 bytes a trained parameter each); null: by steps only."""
+    checkpoint_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_IDENTITY)] = None
+    """Optimizer steps between checkpoints, besides; null: by time only."""
     report_to: Annotated[list[str], Field(json_schema_extra=NOT_IDENTITY)] = []
     """Trackers to log to besides metrics.jsonl: trackio, wandb, tensorboard, through transformers."""
     stop_if: Annotated[list[StopRule], Field(json_schema_extra=NOT_IDENTITY)] = []

@@ -40,7 +40,7 @@ def run_iteration(inputs: Inputs, number: int) -> IterationRecord:
     _announce(iteration)
     fit(iteration)
     with together(state):
-        if state.is_main_process:
+        if state.is_main_process or prober.shares_work:
             _finish(iteration, prober)
     record = run.iteration_record(number)
     if record is None:
@@ -109,13 +109,15 @@ def _announce(iteration: Iteration) -> None:
 
 
 def _finish(iteration: Iteration, prober: Prober) -> None:
-    """Probe the model, write the record, and remove what only a resume needed."""
+    """Probe the model; the main process writes the record, and removes what only a resume needed."""
     inputs, number, folder = iteration.inputs, iteration.number, iteration.folder
     name = f"iteration-{number}"
     model = model_facts(LocalModel(folder / "model", name, None, None), name, f"{name}/model")
     rows = _measured_on(inputs, number)
     console.say("Probing the model on held-out feedback …")
     probed = prober.probe(model, iteration.parent, rows)
+    if not prober.main:
+        return
     write_record(folder / ROWS, check_rows(rows))
     write_record(folder / "record.json", iteration.record(model, probed))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -30,6 +30,11 @@ def sharded() -> bool:
     return _on("ACCELERATE_USE_FSDP")
 
 
+def loads_on_main_only() -> bool:
+    """Whether only the main process of each machine gets weights where a model is loaded."""
+    return sharded() and _on("FSDP_CPU_RAM_EFFICIENT_LOADING")
+
+
 def heed_launch(precision: str, *, quantized: bool = False) -> None:
     """Refuse launches that would compute something else, and let nothing but the recipe choose the precision.
 

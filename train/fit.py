@@ -85,7 +85,7 @@ def arguments(iteration: Iteration) -> TrainingArguments:
         gradient_checkpointing=checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
         save_strategy="steps",
-        save_steps=train.checkpoint_every,
+        save_steps=train.checkpoint_every or steps,  # at the last step nothing is saved; time says when, besides
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,

@@ -13,6 +13,7 @@ from kto_release.errors import ModelError
 from kto_release.train.attention import calls_with_spans
 from kto_release.train.device import process_state
 from kto_release.train.logprobs import branch_logprobs, take_road
+from kto_release.train.placing import device_of
 from kto_release.train.plain import PLAIN, TREES, room, token_losses
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import Branch, Tree, make_packs
@@ -122,7 +123,7 @@ def _plain(model: Any, trees: list[Tree]) -> Tensor:
 
 def _logps(model: Any, trees: list[Tree]) -> Tensor:
     found = torch.zeros(sum(len(tree.branches) for tree in trees), dtype=torch.float64)
-    device = next(model.parameters()).device
+    device = device_of(model)
     for pack in make_packs(trees, room(model, sum(tree.tokens() for tree in trees))):
         found[list(pack.slots)] = branch_logprobs(model, pack.to(device)).double().cpu()
     return found
@@ -130,7 +131,7 @@ def _logps(model: Any, trees: list[Tree]) -> Tensor:
 
 def _halves(model: Any, tree: Tree) -> tuple[Tensor, Tensor]:
     """log pi of the tree's prompt but its first token, before one completion and before another of the same length."""
-    completion, device = tree.branches[0].ids, next(model.parameters()).device
+    completion, device = tree.branches[0].ids, device_of(model)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
     found = []
     for following in (completion, (completion + 1) % vocabulary):

@@ -29,27 +29,27 @@ def _patient() -> Any:
     return _group(torch.distributed.group.WORLD)
 
 
-def wait(state: Any, *, well: bool = True) -> None:
-    """Wait until every process is here. With `well` false this one tells the others that it stops.
+@contextmanager
+def _others_may_stop() -> Iterator[None]:
+    """A process that ends closes its connections, which ends the others' waits."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RunError("another process of this training stopped", todo="see its own message") from error
 
-    Raises `RunError` where another one stops.
-    """
-    if state.num_processes == 1:
-        return
-    all_well = torch.tensor([int(well)])
-    torch.distributed.all_reduce(all_well, torch.distributed.ReduceOp.MIN, group=_patient())
-    if well and not int(all_well):
-        raise RunError("another process of this training stopped", todo="see its own message")
+
+def wait(state: Any) -> None:
+    """Wait until every process is here. Raises `RunError` where another one stops."""
+    if state.num_processes > 1:
+        group = _patient()
+        with _others_may_stop():
+            torch.distributed.barrier(group=group)
 
 
 @contextmanager
 def together(state: Any) -> Iterator[None]:
-    """Work that takes each process another time, or only one of them any: they leave it together, or stop together."""
-    try:
-        yield
-    except Exception:
-        wait(state, well=False)
-        raise
+    """Work that takes each process another time, or only one of them any: they go on together."""
+    yield
     wait(state)
 
 
@@ -69,8 +69,9 @@ def from_main(state: Any, value: Any) -> Any:
     """The main process's `value` on every process; it may be long in coming."""
     if state.num_processes == 1:
         return value
-    held = [value]
-    torch.distributed.broadcast_object_list(held, src=0, group=_patient(), device=torch.device("cpu"))
+    held, group = [value], _patient()
+    with _others_may_stop():
+        torch.distributed.broadcast_object_list(held, src=0, group=group, device=torch.device("cpu"))
     return held[0]
 
 
@@ -79,5 +80,7 @@ def from_all(state: Any, value: Any) -> list[Any]:
     if state.num_processes == 1:
         return [value]
     values: list[Any] = [None] * state.num_processes
-    torch.distributed.all_gather_object(values, value, group=_patient())
+    group = _patient()
+    with _others_may_stop():
+        torch.distributed.all_gather_object(values, value, group=group)
     return values
