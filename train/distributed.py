@@ -45,10 +45,7 @@ def heed_launch(precision: str, *, quantized: bool = False) -> None:
     if sharded() and os.environ.get("FSDP_VERSION", "1") != "2":
         raise RecipeError("the launch configuration says FSDP version 1", expected="fsdp_config: {fsdp_version: 2}")
     if sharded() and quantized:
-        raise RecipeError(
-            "train.lora.quantize: 4bit under FSDP2: 4-bit weights are not split, so nothing would be saved",
-            todo="set train.lora.quantize to null, or train on one device or by data parallelism",
-        )
+        refuse_quantized_shards()
     if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("no", ""):
         raise RecipeError("the launch configuration compiles the model (dynamo)", todo="remove dynamo_config from it")
     if _on("FSDP_ACTIVATION_CHECKPOINTING"):
@@ -59,6 +56,14 @@ def heed_launch(precision: str, *, quantized: bool = False) -> None:
     if said not in (wanted, "no"):
         console.warn(f"the launch's mixed_precision: {said} is not used: the recipe's precision is {precision}")
     os.environ[PRECISION] = wanted
+
+
+def refuse_quantized_shards() -> None:
+    """Raises `RecipeError`."""
+    raise RecipeError(
+        "train.lora.quantize: 4bit under FSDP2: 4-bit weights are not split, so nothing would be saved",
+        todo="set train.lora.quantize to null, or train on one device or by data parallelism",
+    )
 
 
 def one_device(args: Any) -> None:

@@ -21,6 +21,7 @@ from kto_release.train.logps_store import Reference
 from kto_release.train.metrics import MetricsCallback
 from kto_release.train.model import load_model, merge, with_adapters
 from kto_release.train.other_weights import holding
+from kto_release.train.placing import halve
 from kto_release.train.proof import choose_road, proof_trees
 from kto_release.train.saved import check_trained, is_complete
 from kto_release.train.trainer import KTOTrainer
@@ -114,6 +115,8 @@ def _policy(iteration: Iteration) -> Any:
         write_record(iteration.folder / "road.json", chosen)
     if lora is None:
         return model
+    if not quantize and iteration.precision == "bf16" and not sharded():  # shards want one dtype
+        halve(model)
     return with_adapters(model, lora, _adapter_before(iteration) if quantize else None)
 
 

@@ -47,11 +47,11 @@ def device_of(model: Any) -> torch.device:
     return torch.device(next(hook.execution_device for hook in hooks if getattr(hook, "execution_device", None)))
 
 
-def halve(model: Any, device: torch.device) -> None:
+def halve(model: Any) -> None:
     """Before passes under bf16 autocast: keep in bf16 what autocast makes bf16 of for every product.
 
     The numbers are the same to the last bit, and the linear layers' weights take half the memory. Those that are also
-    looked up, as tied embeddings are, stay as they are.
+    looked up, as tied embeddings are, stay as they are. A streamed model lies in the host's memory afterwards.
     """
     from accelerate.hooks import remove_hook_from_submodules
 
@@ -64,4 +64,3 @@ def halve(model: Any, device: torch.device) -> None:
     for module in model.modules():
         if type(module) is nn.Linear and id(module.weight) not in shared:
             module.to(torch.bfloat16)
-    place(model, device)

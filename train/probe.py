@@ -148,7 +148,8 @@ class Prober:
 
     def _halve(self, loaded: Any) -> None:
         if self.precision == "bf16":
-            halve(loaded, self.device)
+            halve(loaded)
+            place(loaded, self.device)
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         return torch.stack(from_all(self._state, values.cpu())).sum(0)
