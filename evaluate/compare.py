@@ -86,7 +86,9 @@ def in_words(comparison: Comparison) -> list[str]:
     for key, name in RATES.items():
         one: Difference | None = getattr(comparison, key)
         if one is not None:
-            interval, doubt = one.interval, "" if one.interval.reliable else "; not to be relied on"
+            interval = one.interval
+            reasons = [*comparison.verdict.doubts, *([] if interval.reliable else [str(interval.note)])]
+            doubt = f"; NOT to be relied on: {'; '.join(reasons)}" if reasons else ""
             verdict = {"better": "better than", "worse": "worse than"}.get(one.verdict, "not distinguishable from")
             found.append(
                 f"{comparison.first} is {verdict} {comparison.second}: {name} {interval.value:+.2f} points "
@@ -141,6 +143,11 @@ def show(comparison: Comparison, score: str) -> None:
         bounds = f"{interval.shown(digits=2, sign='+')}{mark}"
         shown = p_value(found).removeprefix("= ")
         rows.append([RATES[key], f"{interval.value:+.2f}", bounds, shown, found.verdict])
+    console.say(
+        f"{comparison.first} against {comparison.second}: {comparison.verdict.in_words(reasons=False)}", style="bold"
+    )
+    for reason in comparison.verdict.doubts:
+        console.say(f"NOT to be relied on: {reason}", style="yellow")
     console.table(
         f"{comparison.first} minus {comparison.second}: {score}",
         ["score", "points", f"{LEVEL:.0%} interval", "p", f"{comparison.first} is"],

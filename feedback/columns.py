@@ -65,6 +65,18 @@ class Rules(NamedTuple):
         return name in self.ignore or any("*" in pattern and fnmatchcase(name, pattern) for pattern in self.ignore)
 
 
+def comment_of(row: Mapping[str, Any], rules: Rules) -> str | None:
+    """What the user said about the answer: the column that data.columns names, `origin.comment`, or `comment`."""
+    origin = row.get("origin")
+    if "comment" in rules.columns:
+        said = _at(row, rules.columns["comment"])[1]
+    elif isinstance(origin, Mapping) and origin.get("comment"):
+        said = origin["comment"]
+    else:
+        said = row.get("comment")
+    return said.strip() or None if isinstance(said, str) else None
+
+
 def label_text(label: Any) -> str:
     """A label as text: 1, 1.0 and "1" are one, true and "True" are one."""
     if isinstance(label, str):

@@ -29,6 +29,8 @@ class Parsed(NamedTuple):
     """Columns and message keys that hold no part of the conversation, and that nothing read."""
     identity: str | None
     """"id 'a7'", where data.columns names an id."""
+    user: str | None = None
+    """Who gave the feedback, where data.columns names a column of users, or `origin` has one."""
 
 
 def parse(row: Mapping[str, Any], rules: Rules | None = None, *, typeless: bool = False) -> Parsed:
@@ -39,7 +41,9 @@ def parse(row: Mapping[str, Any], rules: Rules | None = None, *, typeless: bool 
     try:
         layout = _detect(cells) if rules.layout == "auto" else rules.layout
         found = LAYOUTS[layout].parse(cells)
-        cells.take("origin")
+        user = _user(cells)
+        if "comment" in cells.rules.columns:
+            cells.take("comment")  # shown by `kto-release rows`
         _check_repetition(cells, found)
         cells.check_rest(KNOWN)
         for feedback in found:
@@ -47,7 +51,15 @@ def parse(row: Mapping[str, Any], rules: Rules | None = None, *, typeless: bool 
     except RowProblem as problem:
         problem.identity = identity
         raise
-    return Parsed(found, cells.unused, identity)
+    return Parsed(found, cells.unused, identity, user)
+
+
+def _user(cells: Cells) -> str | None:
+    origin = cells.take("origin")
+    if "user" in cells.rules.columns:
+        return str(cells.take("user")) if cells.has("user") else None
+    user = origin.get("user") if isinstance(origin, Mapping) else None
+    return str(user) if user else None
 
 
 def _detect(cells: Cells) -> str:

@@ -61,6 +61,10 @@ class Row(NamedTuple):
     number: int
     """The row's number in its source, from 1."""
     feedback: list[Feedback]
+    user: str | None = None
+    """Who gave it, where the row says so."""
+    plain: Mapping[str, Any] = {}
+    """The row as it stands in its source."""
 
 
 def prompt_digest(prompt: tuple[tuple[str, ...], ...]) -> bytes:
@@ -211,7 +215,7 @@ def _row(
         feedback = [f for f in feedback if _belongs(partition, prompt_digest(f.prompt))]
     if feedback:
         left_out.unused.update(parsed.unused)
-    return Row(where, source.name, number, feedback)
+    return Row(where, source.name, number, feedback, parsed.user, plain)
 
 
 def _belongs(partition: Partition, digest: bytes) -> bool:

@@ -17,6 +17,8 @@ from kto_release.judges.reading import NoCompletion, read_body, read_error
 from kto_release.recipe import OpenAIJudge as Section
 
 DEFAULT_URL = "https://api.openai.com/v1"
+ANTHROPIC_URL = "https://api.anthropic.com/v1"
+"""Where a batch in Anthropic's form is sent; it stands for what judged."""
 LONGEST_BACKOFF = 30.0
 LONGEST_WAIT = 600.0
 """Seconds: a server that asks for more has closed for today."""
@@ -35,7 +37,8 @@ class Endpoint:
 
     def __init__(self, section: Section, backoff: float) -> None:
         self._section, self._backoff = section, backoff
-        self._url = section.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+        own = ANTHROPIC_URL if section.batch == "anthropic" else os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+        self._url = section.base_url or own
         self.key = self._api_key()
         self.host = section.endpoint or _host(self._url)
         # The whole address determines a verdict, unless the recipe names what is served there. It can hold credentials,
@@ -49,12 +52,12 @@ class Endpoint:
         key = os.environ.get(self._section.api_key_env)
         if key:
             return key
-        if self._url == DEFAULT_URL or self._section.azure_api_version:
+        if self._section.batch is None and (self._url == DEFAULT_URL or self._section.azure_api_version):
             raise JudgeError(
                 f"no key for the judge: the environment variable {self._section.api_key_env} is not set",
                 todo=f"export {self._section.api_key_env}=…, or name another variable in eval.judge.api_key_env",
             )
-        return "no-key-needed"  # an endpoint of one's own often needs none, but the client insists
+        return "no-key-needed"  # for files, and often for an endpoint of one's own; but the client insists
 
     def client(self) -> Any:
         """An asynchronous client, to be closed by the caller."""

@@ -34,7 +34,7 @@ def form_of(section: Section, letters: Letters, *, words: bool) -> Form:
     """The recipe's request; null in its parameters takes one of our own out."""
     own = {key: value for key, value in section.parameters.items() if key != "extra_body"}
     given = {**own, **(section.parameters.get("extra_body") or {})}  # type: ignore[dict-item]
-    request = {"max_tokens": TEXT_TOKENS} if words else dict(LOGPROBS)
+    request: dict[str, Any] = {"max_tokens": TEXT_TOKENS} if words else dict(LOGPROBS)
     if section.max_tokens is not None:
         request["max_tokens"] = section.max_tokens
     if section.reasoning_effort is not None:
@@ -56,8 +56,10 @@ def wants_words(section: Section) -> bool:
     """Whether the recipe leaves nothing but words: it says so, asks for votes or JSON, or for no log-probabilities."""
     given = {**section.parameters, **(section.parameters.get("extra_body") or {})}  # type: ignore[dict-item]
     without = given.get("logprobs", True) in (None, False)
-    return section.verdict == "text" or (
-        section.verdict == "auto" and (section.votes > 1 or section.structured or without)
+    return (
+        section.verdict == "text"
+        or section.batch == "anthropic"
+        or (section.verdict == "auto" and (section.votes > 1 or section.structured or without))
     )
 
 

@@ -18,7 +18,7 @@ from kto_release.judges.forms import Form, form_of, wants_words
 from kto_release.judges.judge import Done, Failure, Load, Question, Questions, Verdict, determining
 from kto_release.judges.prompt import FOREIGN_MARKS, JudgePrompt
 from kto_release.judges.reading import NoCompletion, Unreadable, read_served, read_usage, read_verdict, read_words
-from kto_release.judges.trial import TrialRecord
+from kto_release.judges.trial import TrialRecord, in_words
 from kto_release.judges.voting import together
 from kto_release.recipe import OpenAIJudge as Section
 from kto_release.records import JudgeFacts
@@ -27,6 +27,8 @@ CHARACTERS_PER_TOKEN = 4.0
 UNREADABLE_TRIES = 3
 """How often a question is asked whose answer can't be read."""
 PROBE_TRIES = 3
+BATCH_PRICE = 0.5
+"""Of a request in a batch, by OpenAI's and Anthropic's price lists."""
 DEAD_AFTER = 3
 """So many questions in a row without an answer, each after all its tries: the endpoint is down."""
 REFUSED_AFTER = 3
@@ -48,7 +50,6 @@ class Estimate(NamedTuple):
 class OpenAIJudge:
     """See `Judge`. `form` is how it is asked, as a trial settled it; null: as the recipe says, auto as logprobs."""
 
-    beside = True
     occupies: Model | None = None
     longest = 0
 
@@ -69,7 +70,10 @@ class OpenAIJudge:
         self._spent = 0.0
         self._unanswered = 0
         self._refused = 0
-        self.trial = trial
+        self.trial = in_words(trial) if trial else None
+        self._wrote = trial.written if trial else None
+        self.batch = section.batch
+        self.beside = section.batch is None
         self.facts = JudgeFacts(
             kind="openai",
             model=section.model,
@@ -90,15 +94,15 @@ class OpenAIJudge:
         asked = questions * self._votes
         read = (questions * self._prompt.characters + characters) / CHARACTERS_PER_TOKEN * self._votes
         cost = self._price(read, asked * self._form.written * self._form.request.get("n", 1))
-        wrote = self.trial.written if self.trial else None
-        likely = self._price(read, asked * wrote) if wrote is not None else None
+        likely = self._price(read, asked * self._wrote) if self._wrote is not None else None
         return Estimate(round(read), cost, likely)
 
     def _price(self, read: float, written: float) -> float | None:
         per_input, per_output = self._section.price_per_million_input, self._section.price_per_million_output
         if per_input is None or per_output is None:
             return None
-        return (read * per_input + written * per_output) / 1e6
+        share = 1.0 if self.batch is None else BATCH_PRICE
+        return (read * per_input + written * per_output) / 1e6 * share
 
     def affords(self, questions: int, characters: int) -> bool:
         """See `Judge`."""
@@ -252,11 +256,21 @@ class OpenAIJudge:
             self._refused = 0
 
     async def _try(self, client: Any, question: Question) -> Verdict:
-        messages = self._prompt.fill(question.instruction, question.first, question.second)
-        body = await self._endpoint.send(client, messages, self._form.request)
+        body = await self._endpoint.send(client, self._messages(question), self._form.request)
         tokens = read_usage(body)
-        price = self._price(*tokens) if tokens else None
-        self._spent += price or 0.0
+        self._spent += (self._price(*tokens) or 0.0) if tokens else 0.0
+        return self.read(body, question)
+
+    def _messages(self, question: Question) -> list[dict[str, str]]:
+        return self._prompt.fill(question.instruction, question.first, question.second)
+
+    def body(self, question: Question) -> dict[str, Any]:
+        """A question's request, whole."""
+        return {"model": self._section.model, "messages": self._messages(question), **self._form.request}
+
+    def read(self, body: dict[str, Any], question: Question) -> Verdict:
+        """The verdict in an answer to a question. Raises `Unreadable`."""
+        tokens = read_usage(body)
         if self._form.words:
             verdict = read_words(body, self._prompt.letters)
         else:
@@ -264,10 +278,10 @@ class OpenAIJudge:
         marked = FOREIGN_MARKS.search(question.first) or FOREIGN_MARKS.search(question.second)
         return verdict._replace(
             tokens=tokens,
-            price=price,
+            price=self._price(*tokens) if tokens else None,
             flagged=f"an answer holds {marked[0]!r}, which the endpoint may take for structure" if marked else None,
             served=read_served(body),
-            characters=sum(len(message["content"]) for message in messages),
+            characters=sum(len(message["content"]) for message in self._messages(question)),
         )
 
     def _check_spent(self) -> None:

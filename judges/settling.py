@@ -33,6 +33,7 @@ NOT_ASKED = {
     "price_per_million_input",
     "price_per_million_output",
     "max_cost",
+    "batch",
 }
 """Keys of the recipe that change nothing of what a judge says to one question."""
 
@@ -52,8 +53,8 @@ def settled(section: Section, run: Run, load: Load | None, *, again: bool, backo
     judge = OpenAIJudge(section, prompt, backoff=backoff)
     if load is not None:
         judge.refuse_dear(Load(load.questions, 0))  # before the first question is paid
-    if section.verdict != "auto" and not again:
-        return judge
+    if section.batch == "anthropic" or (section.verdict != "auto" and not again):
+        return judge  # Anthropic's own form is asked in files alone
     determines = [section.model_dump(exclude=NOT_ASKED), prompt.sha256, judge.determines["address"]]
     path = trial_file(run, judge.facts.name, determines)
     record = None if again else read_record(path, TrialRecord)
@@ -100,7 +101,7 @@ def _adapted(section: Section, prompt: JudgePrompt, backoff: float, *, words: bo
     """Ask in one way, changed as far as the endpoint asks for. Raises `JudgeError` where it does not answer."""
     form = form_of(section, prompt.letters, words=words)
     for _ in range(ADAPTATIONS):
-        judge = OpenAIJudge(section, prompt, form, backoff=backoff)
+        judge = OpenAIJudge(section.model_copy(update={"votes": 1}), prompt, form, backoff=backoff)
         first = judge.probe()
         found = tried(judge) if isinstance(first, Verdict) else Tried({"probe": first}, 0)
         failure = found.failure

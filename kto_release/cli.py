@@ -337,6 +337,20 @@ def feedback(
 
 
 @app.command()
+def rows(
+    run: Annotated[Path, typer.Argument(help="A run directory: runs/NAME.", metavar="RUN", show_default=False)],
+    *,
+    html: Annotated[Path | None, typer.Option(help="Write the rows as a page.", metavar="FILE")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write every row as JSON lines.", metavar="FILE")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the files of --html and --out.")] = False,
+) -> None:
+    """Show each row's gain in log-ratio, those that training moved the wrong way first, with users' comments."""
+    from kto_release.train.rows import show_rows
+
+    show_rows(run, html=html, out=out, force=force)
+
+
+@app.command()
 def demo(
     runs: Runs = Path("runs"),
     prepare: Annotated[bool, typer.Option("--prepare", help="Only fetch the small model that the demo uses.")] = False,

@@ -65,12 +65,12 @@ def demo(runs: Path, *, prepare_only: bool = False) -> None:
 def _summarize(run: Run, records: Sequence[IterationRecord], result: EvalRecord | None, seconds: float) -> None:
     rows: list[list[str]] = []
     for record in records:
-        accuracy = record.probe.preference_accuracy
+        measured = record.probe.held_out
         rows.append(
             [
-                f"held-out preference accuracy, iteration {record.iteration}",
-                "not measured" if accuracy is None else f"{accuracy.value:.3f} ({accuracy.shown(digits=3)})",
-                "" if accuracy is None else f"{accuracy.n} pairs; chance is 0.5",
+                f"held-out {measured.name if measured else 'feedback'}, iteration {record.iteration}",
+                f"{measured.interval.value:.3f} ({measured.interval.shown(digits=3)})" if measured else "not measured",
+                f"{measured.interval.n} {measured.of}; chance is 0.5" if measured else "",
             ]
         )
     if result is not None:

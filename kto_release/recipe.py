@@ -21,10 +21,13 @@ class Beside(Enum):
 
     FILE = "by a file's ending, or ./ or ../ at its start"
     EXISTING = "the same, or by existing there"
+    READ = "the same as FILE, or by being a file there, or a path to something there"
 
 
 FileName = Annotated[str, Beside.FILE]
 """A file's name, or something else (a Hub id, a split, a template's name) that looks like none."""
+Readable = Annotated[str, Beside.READ]
+"""A name that is known, or a file of any ending."""
 Location = Annotated[str, Beside.EXISTING]
 """A Hub id, or a file or folder."""
 
@@ -56,6 +59,8 @@ class ModelSection(Section):
 COLUMN_ROLES = frozenset(
     [
         "id",
+        "comment",
+        "user",
         "prompt",
         "completion",
         "label",
@@ -98,8 +103,9 @@ class DataSection(Section):
     """Layout of a row; "auto" tells it from the columns."""
     columns: dict[str, str] = {}
     """Columns of your own: what each is (prompt, completion, label, score, chosen, rejected, messages, system, history,
-    tools, id, …), and its name, or its path with dots inside records: {completion: response.choices.0.message.content}.
-    The id is shown instead of the row's number."""
+    tools, id, user, comment, …), and its name, or its path with dots inside records:
+    {completion: response.choices.0.message.content}. The id is shown instead of the row's number; comments are shown by
+    `kto-release rows`."""
     labels: dict[str | int | float | bool, bool | None] = {}
     """Labels of your own: {good: true, bad: false}; null leaves the row out, and counts it. Then no other label is
     accepted; {}: true and false, or 1 and 0."""
@@ -178,8 +184,8 @@ class LoraSection(Section):
 class StopRule(Section):
     """A rule on the probe after an iteration that stops the run."""
 
-    metric: Literal["preference_accuracy", "kl_initial", "kl_previous", "mean_length", "ended", "repetition"]
-    """A value of the iteration's probe; all but preference_accuracy need probe_prompts above 0."""
+    metric: Literal["preference_accuracy", "auc", "kl_initial", "kl_previous", "mean_length", "ended", "repetition"]
+    """A value of the iteration's probe; all but preference_accuracy and auc need probe_prompts above 0."""
     above: float | None = None
     """Stop where the value is above this."""
     below: float | None = None
@@ -327,6 +333,8 @@ def _check_words(judge: "OpenAIJudge | LocalJudge") -> None:
         raise ValueError("letters are set, and AlpacaEval's prompt asks for m and M; expected a prompt of your own")
     if getattr(judge, "structured", False) and judge.verdict == "logprobs":
         raise ValueError("structured is set, and with logprobs there are no words; expected verdict: text")
+    if getattr(judge, "batch", None) == "anthropic" and (judge.verdict == "logprobs" or judge.structured):  # type: ignore[union-attr]
+        raise ValueError("batch is 'anthropic', which gives words only; expected verdict: text, without structured")
     if judge.votes > 1 and judge.verdict == "logprobs":
         raise ValueError(
             f"votes is {judge.votes}, and log-probabilities are the same each time; expected verdict: text"
@@ -346,7 +354,7 @@ class OpenAIJudge(Section):
     """Name of the environment variable that holds the key."""
     azure_api_version: str | None = None
     """Set for Azure OpenAI: its API version; base_url is then the Azure endpoint."""
-    prompt: FileName = "alpaca_eval"
+    prompt: Readable = "alpaca_eval"
     """"alpaca_eval" (the official prompt of AlpacaEval 2.0) or a file in the same form, which asks for m (the first
     output is better) or M, or for the letters below."""
     letters: Letters = None
@@ -364,6 +372,10 @@ class OpenAIJudge(Section):
     """How long a judge thinks, in the endpoint's words (none, low, medium, high); null: not said."""
     chat_template_kwargs: TemplateVariables = {}
     """Variables for the chat template of a served model, for example {enable_thinking: false}."""
+    batch: Literal["openai", "anthropic"] | None = None
+    """Ask in batches, at half the price: `kto-release eval` writes the questions to files in this form, and once the
+    results lie beside them, the same command collects them. Prices are those of single requests. Anthropic's form
+    gives words, and has no trial."""
     structured: bool = False
     """With text: hold the API to JSON of the form {"better": "m"}, by response_format."""
     swap: bool = False
@@ -428,7 +440,7 @@ class LocalJudge(Section):
     """Hub id or local folder; "initial" is the run's own initial model."""
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
-    prompt: FileName = "alpaca_eval"
+    prompt: Readable = "alpaca_eval"
     """"alpaca_eval" (the official prompt of AlpacaEval 2.0) or a file in the same form, which asks for m (the first
     output is better) or M, or for the letters below."""
     letters: Letters = None
@@ -472,9 +484,13 @@ Judge = Annotated[OpenAIJudge | LocalJudge | RecordedJudge, Field(discriminator=
 class EvalSection(Section):
     """AlpacaEval 2.0, under a judge that is part of the score's name."""
 
-    prompts: FileName = "alpaca_eval"
-    """"alpaca_eval" (the 805 instructions, from the Hub at the pinned revision) or a JSON file in its format."""
-    reference: FileName = "auto"
+    prompts: Readable = "alpaca_eval"
+    """"alpaca_eval" (the 805 instructions, from the Hub at the pinned revision), "held_out" (the prompts of
+    data.held_out), or a file: JSON, JSON lines, CSV, or a question in each line (.txt). A row holds `instruction`,
+    `prompt` or `messages` (with a system prompt and earlier turns), and maybe `system` and `dataset`."""
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)
+    """What your own set of questions is called, in the score's name too; null: instructions- and a digest."""
+    reference: Readable = "auto"
     """What answers are compared with: "alpaca_eval" (its stored outputs), "initial" (the initial model's answers), or a
     file in alpaca_eval's model_outputs.json format; "auto" is alpaca_eval for its instructions, else initial."""
     generation: GenerationSection = GenerationSection()

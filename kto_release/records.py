@@ -138,11 +138,37 @@ class TrainingFacts(Facts):
     """Metrics averaged over the last tenth of the steps."""
 
 
+class Separation(Facts):
+    """How well the log-ratio gained, log pi - log pi_initial, tells desirable held-out answers from others."""
+
+    auc: Interval | None
+    """Probability that a desirable answer gained more than an undesirable one, over all prompts; one half is chance.
+    Null with fewer than 30 answers of either label."""
+    length_auc: float | None
+    """The same of the answer's length in tokens: what length alone would give."""
+    within_lengths: float | None
+    """The AUC of the log-ratio among answers of like length (fifths, weighted by their pairs)."""
+    desirable: int
+    undesirable: int
+
+
+class HeldOut(NamedTuple):
+    """The one measure of a model on held-out feedback that people are shown."""
+
+    name: str
+    """As a sentence has it."""
+    interval: Interval
+    of: str
+    """What its n counts."""
+
+
 class Probe(Facts):
     """The model after an iteration, on held-out feedback and a few prompts."""
 
     preference_accuracy: Interval | None
     """Share of held-out pairs whose desirable answer has the higher log pi - log pi_initial; null without pairs."""
+    separation: Separation | None = None
+    """Null without held-out feedback, and in records of before 0.2."""
     kl_initial: float | None
     """Mean of log pi - log pi_initial, in nats per answer, over answers that the model itself samples at temperature 1:
     an estimate of the KL divergence, without bias."""
@@ -156,6 +182,18 @@ class Probe(Facts):
     """Share of 4-grams in an answer that occurred before in it, averaged."""
     answers: int
     """How many prompts were answered."""
+
+    @property
+    def auc(self) -> Interval | None:
+        """Of the held-out thumbs."""
+        return self.separation.auc if self.separation else None
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """Preference accuracy where there are pairs, else the AUC of thumbs; None where neither was measured."""
+        if self.preference_accuracy is not None:
+            return HeldOut("preference accuracy", self.preference_accuracy, "pairs")
+        return HeldOut("AUC", self.auc, "answers") if self.auc is not None else None
 
 
 class IterationRecord(Facts):
@@ -262,12 +300,57 @@ class JudgingFacts(Facts):
     """Questions of which the endpoint read fewer tokens than they can have."""
     price: float | None
     """USD of all judgements; null where it is not known."""
+    trial: str | None = None
+    """What the judge did with small questions whose answer is known; null where it was not asked them."""
     doubts: list[str]
     """In words: why the judgements may not be this judge's, or not of these answers."""
 
 
 RATES = {"win_rate": "win rate", "length_controlled_winrate": "length-controlled win rate"}
 """What an evaluation measures, as alpaca_eval calls it and in words."""
+
+
+INTERVAL_DOUBT = "the interval is not to be relied on"
+"""How a doubt begins that is one of a score's interval, and not of the judgements."""
+
+
+class Verdict(Facts):
+    """Whether answers are better than those they are compared with, in words and with what stands behind them."""
+
+    said: Literal["better", "worse", "not distinguishable"]
+    points: Interval
+    """By how much, in percentage points: above 0 is better."""
+    p_value: float
+    """Two-sided, by the sign-flip test over instructions."""
+    won: int
+    """Instructions whose answer is preferred."""
+    lost: int
+    drawn: int
+    needed: dict[str, int] = {}
+    """By points ("2", "5"): how many questions of this spread tell a true difference of so many, in four of five sets
+    at p < 0.05. Empty where there is no spread."""
+    doubts: list[str] = []
+    """In words: why it is not to be relied on."""
+
+    def in_words(self, *, reasons: bool = True) -> str:
+        """The verdict on one line, and, where they are wanted, the reasons to doubt it last."""
+        told = "; ".join(f"{count:,} questions like these would tell {points}" for points, count in self._needed())
+        sure = "" if self.points.reliable else f", not to be relied on: {self.points.note}"
+        words = (
+            f"{self.said}{' (NOT to be relied on)' if self.doubts else ''}: {self.won} won, {self.lost} lost, "
+            f"{self.drawn} drawn of {self.won + self.lost + self.drawn}; {self.points.value:+.1f} points "
+            f"({self.points.shown(sign='+')}{sure}), {self.probability()}"
+        )
+        doubt = f"; not to be relied on: {'; '.join(self.doubts)}" if self.doubts and reasons else ""
+        return f"{words}{f'; {told}' if told else ''}{doubt}"
+
+    def probability(self) -> str:
+        """The p-value as a person reads it."""
+        return "p < 0.0002" if self.p_value < 0.0002 else f"p = {self.p_value:.2g}"
+
+    def _needed(self) -> Iterator[tuple[str, int]]:
+        for points, count in self.needed.items():
+            yield f"{points} points", count
 
 
 class Rate(NamedTuple):
@@ -363,6 +446,8 @@ class EvalRecord(Facts):
     """Digest of everything that determines this record; null where recorded annotations were scored."""
     judging: JudgingFacts | None = None
     """How judging went; null where recorded annotations were scored."""
+    verdict: Verdict | None = None
+    """Against the reference; null in records of earlier versions."""
 
     @field_validator("unreliable_because")
     @classmethod
@@ -374,6 +459,12 @@ class EvalRecord(Facts):
     def who(self) -> str:
         """Whose answers were judged: the one name of this evaluation."""
         return self.model.name if self.model else self.answers_by or "recorded answers"
+
+    @property
+    def doubts(self) -> list[str]:
+        """Reasons not to rely on the judgements, and so on anything made of them; a score's interval has its own."""
+        gamed = [f"gamed: {reason}" for reason in self.gamed]
+        return gamed + [reason for reason in self.unreliable_because if not reason.startswith(INTERVAL_DOUBT)]
 
     @property
     def iteration(self) -> int | None:

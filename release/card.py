@@ -22,7 +22,7 @@ from kto_release.release.card_tables import (
 from kto_release.release.facts import CardFacts
 from kto_release.release.licenses import KNOWN
 from kto_release.release.markdown import Raw
-from kto_release.release.model_index import EVAL_RESULTS, eval_results, model_index
+from kto_release.release.model_index import EVAL_RESULTS, METRIC_TYPES, eval_results, model_index
 from kto_release.release.programs import programs
 from kto_release.release.readers import OLDEST
 
@@ -101,7 +101,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     from huggingface_hub import ModelCardData
 
     results = model_index(facts)
-    measured = ["accuracy"] if facts.last.probe.preference_accuracy is not None else []
+    measured = [METRIC_TYPES[facts.last.probe.held_out.name]] if facts.last.probe.held_out else []
     card: Any = ModelCardData(  # Any: its methods are not typed
         language=_plain(facts.language),
         license=facts.license.id,

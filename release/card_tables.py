@@ -65,7 +65,7 @@ def iteration_table(facts: CardFacts) -> Raw:
         "steps",
         "KL from initial (nats)",
         "answer length (tokens)",
-        "held-out accuracy (%)",
+        f"held-out {held_out_name(facts)} (%)",
         *(f"win rate over {reference(facts, same[0])} (%), judged by {same[0].judge.name}" for same in scored),
     ]
     rows = []
@@ -79,11 +79,16 @@ def iteration_table(facts: CardFacts) -> Raw:
                 f"{record.training.steps:,}",
                 shown(probe.kl_initial),
                 shown(probe.mean_length, 1),
-                sure(probe.preference_accuracy, 100),
+                sure(probe.held_out.interval if probe.held_out else None, 100),
                 *(_win_rate(record, same) for same in scored),
             ]
         )
     return table(columns, rows)
+
+
+def held_out_name(facts: CardFacts) -> str:
+    """What the held-out column of the iterations' table measures."""
+    return next((record.probe.held_out.name for record in facts.iterations if record.probe.held_out), "accuracy")
 
 
 def _win_rate(record: IterationRecord, same: Sequence[EvalRecord]) -> str:
@@ -146,6 +151,7 @@ def evaluation_tables(facts: CardFacts) -> list[dict[str, object]]:
                 "reference": reference(facts, same[-1]),
                 "flagged": [f"{n} {kind.replace('_', ' ')}" for kind, n in same[-1].screening.items() if n],
                 "estimated": _estimated(same[-1]),
+                "verdict": same[-1].verdict.in_words(reasons=False) if same[-1].verdict else None,
             }
         )
     return found

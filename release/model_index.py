@@ -13,6 +13,8 @@ from kto_release.release.facts import CardFacts
 
 EVAL_RESULTS = ".eval_results/alpaca_eval.yaml"
 ALPACA_EVAL = "tatsu-lab/alpaca_eval"
+METRIC_TYPES = {"preference accuracy": "accuracy", "AUC": "roc_auc"}
+"""The Hub's name of a measure on held-out feedback."""
 
 
 class Rate(NamedTuple):
@@ -48,16 +50,16 @@ def model_index(facts: CardFacts) -> list[Any]:
     from huggingface_hub import EvalResult
 
     found = []
-    accuracy = facts.last.probe.preference_accuracy
-    if accuracy is not None and accuracy.reliable:
+    measured = facts.last.probe.held_out
+    if measured is not None and measured.interval.reliable:
         found.append(
             EvalResult(
                 task_type="text-generation",
                 dataset_type=facts.datasets[0] if facts.datasets else "held-out-feedback",
                 dataset_name="held-out feedback",
-                metric_type="accuracy",
-                metric_name=f"preference accuracy ({_sure(accuracy, 100)})",
-                metric_value=round(100 * accuracy.value, 2),
+                metric_type=METRIC_TYPES[measured.name],
+                metric_name=f"{measured.name} ({_sure(measured.interval, 100)})",
+                metric_value=round(100 * measured.interval.value, 2),
             )
         )
     for rate in _rates(facts):

@@ -73,7 +73,7 @@ def _show(records: Sequence[IterationRecord]) -> None:
             record.partition.kept.desirable + record.partition.kept.undesirable,
             f"{record.training.last['loss']:.4f}",
             f"{record.training.last['kl']:.3f}",
-            _accuracy(record.probe),
+            _held_out(record.probe),
             _number(record.probe.kl_initial, ".2f"),
             _number(record.probe.mean_length, ".0f"),
             _number(record.probe.ended, ".0%"),
@@ -81,16 +81,27 @@ def _show(records: Sequence[IterationRecord]) -> None:
         ]
         for record in records
     ]
+    measures = [record.probe.held_out.name.split()[-1] for record in records if record.probe.held_out]
+    measure = measures[-1] if measures else "accuracy"
     console.table(
-        "Iterations (the probe is on held-out feedback; accuracy with its 95% interval)",
-        ["", "steps", "feedback", "loss", "z", "accuracy", "KL to initial", "tokens", "ended", "time"],
+        f"Iterations (the probe is on held-out feedback; {measure} with its 95% interval)",
+        ["", "steps", "feedback", "loss", "z", measure, "KL to initial", "tokens", "ended", "time"],
         rows,
     )
+    last = records[-1].probe.separation if records else None
+    if last and last.auc and last.length_auc is not None and last.within_lengths is not None:
+        console.say(
+            f"  AUC of the last one: {last.auc.value:.3f} ({last.auc.shown(digits=3)}; {last.desirable} desirable and "
+            f"{last.undesirable} undesirable answers); {last.within_lengths:.3f} among answers of like length; "
+            f"the length alone gives {last.length_auc:.3f}"
+        )
 
 
-def _accuracy(probe: Probe) -> str:
-    found = probe.preference_accuracy
-    return "not measured" if found is None else f"{found.value:.3f} ({found.shown(digits=3)})"
+def _held_out(probe: Probe) -> str:
+    found = probe.held_out
+    if found is None:
+        return "not measured"
+    return f"{found.interval.value:.3f} ({found.interval.shown(digits=3)})"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -97,9 +97,11 @@ def _panel(axis: Any, series: Sequence[tuple[int, list[dict[str, Any]]]], title:
 
 
 def _probe_panel(axis: Any, records: Sequence[IterationRecord]) -> None:
-    axis.set_title("Held-out preference accuracy", loc="left", fontweight="bold")
+    measured = [(record.iteration, record.probe.held_out) for record in records]
+    known = next((one for _, one in measured if one), None)
+    axis.set_title(f"Held-out {known.name if known else 'feedback'}", loc="left", fontweight="bold")
     axis.set_xlabel("iteration")
-    axis.set_ylabel("share of pairs, 95% interval")
+    axis.set_ylabel(f"{known.of}, 95% interval" if known else "95% interval")
     axis.axhline(0.5, color="#888888", lw=1, ls="--")
     axis.annotate(
         "chance",
@@ -111,10 +113,10 @@ def _probe_panel(axis: Any, records: Sequence[IterationRecord]) -> None:
         fontsize=7,
         color="#666666",
     )
-    measured = [(record.iteration, record.probe.preference_accuracy) for record in records]
-    for number, interval in measured:
-        if interval is None:
+    for number, found in measured:
+        if found is None:
             continue
+        interval = found.interval
         low, high = interval.value - interval.low, interval.high - interval.value
         axis.errorbar([number], [interval.value], yerr=[[low], [high]], fmt="o", color=NEUTRAL, capsize=4)
         axis.annotate(
@@ -125,7 +127,7 @@ def _probe_panel(axis: Any, records: Sequence[IterationRecord]) -> None:
             va="center",
             fontsize=8,
         )
-    if not any(interval for _, interval in measured):
+    if known is None:
         axis.text(0.5, 0.75, "not measured", ha="center", transform=axis.transAxes, color="#666666")
     axis.set_ylim(0, 1.08)
     axis.set_xticks([number for number, _ in measured] or [1])

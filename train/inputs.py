@@ -58,7 +58,7 @@ def check_recipe(recipe: Recipe) -> None:
             raise RecipeError(f"train.report_to: {tracker!r} is not installed", todo=f"pip install {tracker}")
     for rule in recipe.train.stop_if:
         missing = "data.held_out" if recipe.data.held_out is None else None
-        if rule.metric != "preference_accuracy" and not recipe.train.probe_prompts:
+        if rule.metric not in ("preference_accuracy", "auc") and not recipe.train.probe_prompts:
             missing = "train.probe_prompts above 0"
         if missing:
             raise RecipeError(f"train.stop_if: {rule.metric} needs {missing}", todo=f"set {missing}, or drop the rule")

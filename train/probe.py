@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from kto_release.kept import MEASURED, CheckRow, CheckRows
-from kto_release.records import Interval, ModelFacts, Probe
+from kto_release.records import ModelFacts, Probe
 from kto_release.train import logps_store
 from kto_release.train.device import autocast, process_state
 from kto_release.train.distributed import loads_on_main_only
+from kto_release.train.held_out import preference_accuracy, separation
 from kto_release.train.inputs import Inputs
 from kto_release.train.logprobs import branch_logprobs, own_attention, take_road
 from kto_release.train.model import load_model
@@ -99,11 +100,13 @@ class Prober:
                 logps = self._held_out_logps(loaded, other) if is_initial else None
                 others[name] = (other.sha256, self._answer_logps(loaded, answers), logps)
         initial_logps = others["initial"][2]
-        accuracy = None
+        accuracy = separated = None
         if self.held_out is not None and own is not None and initial_logps is not None:
             accuracy = preference_accuracy(self.held_out, own - initial_logps)
+            separated = separation(self.held_out, own - initial_logps)
         found = Probe(
             preference_accuracy=accuracy,
+            separation=separated,
             kl_initial=_mean(answer_logps - others["initial"][1]),
             kl_previous=_mean(answer_logps - others["previous"][1]),
             mean_length=_mean(np.array([len(answer.ids) for answer in answers])),
@@ -256,35 +259,6 @@ def check_rows(tokens: Tokens) -> CheckRows:
             )
             for number in range(min(MEASURED, len(tokens)))
         ]
-    )
-
-
-def preference_accuracy(tokens: Tokens, rewards_F: NDArray[np.float64]) -> Interval | None:
-    """Share of (desirable, undesirable) pairs of one prompt whose desirable answer has the higher reward.
-
-    With Wilson's 95% interval; None where there is no such pair.
-    """
-    from scipy.stats import binomtest
-
-    right = pairs = prompts = 0
-    for prompt in range(tokens.facts.prompts):
-        mine = tokens.prompt_F == prompt
-        wanted, unwanted = rewards_F[mine & tokens.desirable_F], rewards_F[mine & ~tokens.desirable_F]
-        right += int((wanted[:, None] > unwanted[None, :]).sum())
-        pairs += len(wanted) * len(unwanted)
-        prompts += bool(len(wanted) * len(unwanted))
-    if not pairs:
-        return None
-    bounds = binomtest(right, pairs).proportion_ci(method="wilson")
-    return Interval(
-        value=right / pairs,
-        low=float(bounds.low),
-        high=float(bounds.high),
-        n=pairs,
-        method="Wilson score interval over pairs",
-        note=None
-        if prompts == pairs
-        else f"{pairs} pairs of {prompts} prompts: pairs of one prompt are not independent",
     )
 
 

@@ -55,6 +55,8 @@ class _Writer:
         """The row's number in its own source, from 0."""
         self.sources: dict[str, int] = {}
         self.source_F: list[int] = []
+        self.users: dict[str, int] = {}
+        self.user_F: list[int] = []
         self.left_out = LeftOut()
         self.dropped: dict[str, list[int]] = {}
         self.truncated = [0, 0]
@@ -113,6 +115,7 @@ class _Writer:
         self.prompt_F.append(number)
         self.desirable_F.append(feedback.desirable)
         self.row_F.append(row.number - 1)
+        self.user_F.append(-1 if row.user is None else self.users.setdefault(row.user, len(self.users)))
         self.source_F.append(self.sources.setdefault(row.source, len(self.sources)))
         label = bytes([feedback.desirable])
         content = hashlib.sha256(prompt.tobytes() + b"|" + completion.tobytes() + label).digest()
@@ -137,6 +140,7 @@ class _Writer:
             prompt_F=np.array(self.prompt_F, np.int64),
             desirable_F=desirable_F,
             row_F=np.array(self.row_F, np.int64),
+            user_F=np.array(self.user_F, np.int64),
             source_F=np.array(self.source_F, np.int64),
             sources=np.array(list(self.sources)),
             prompt_offsets=np.array(self.prompt_offsets, np.int64),

@@ -41,6 +41,8 @@ class Tokens:
         self.prompt_F: NDArray[np.int64] = index["prompt_F"]
         self.desirable_F: NDArray[np.bool_] = index["desirable_F"]
         self.row_F: NDArray[np.int64] = index["row_F"]
+        self.user_F: NDArray[np.int64] = index["user_F"] if "user_F" in index else np.full(len(self.prompt_F), -1)
+        """The user who said so, numbered within the partition; -1: not known (and in tokens of before 0.2)."""
         self._source_F: NDArray[np.int64] = index["source_F"]
         self._sources: list[str] = index["sources"].tolist()
         self.prompt_digests: NDArray[np.void] = index["prompt_digests"]
@@ -75,9 +77,14 @@ class Tokens:
         lengths = np.diff(self._prompt_offsets), np.diff(self._completion_offsets)
         return self.prompt(int(lengths[0].argmax())), self.completion(int(lengths[1].argmax()))
 
+    def place(self, feedback: int) -> tuple[str, int]:
+        """Source and row number, from 1, of a feedback."""
+        return self._sources[self._source_F[feedback]], int(self.row_F[feedback]) + 1
+
     def where(self, feedback: int) -> str:
         """Where a feedback comes from: "a.jsonl, row 3"."""
-        return f"{self._sources[self._source_F[feedback]]}, row {self.row_F[feedback] + 1}"
+        source, row = self.place(feedback)
+        return f"{source}, row {row}"
 
     def places(self, feedback: Sequence[int]) -> str:
         """Where some feedback comes from, file by file: "a.jsonl, rows 3, 7"."""

@@ -34,6 +34,8 @@ def calibrate_judge(run: Run, anchors_folder: Path, *, sample: int | None = SAMP
     section = run.recipe.eval.judge
     if section is None:
         raise RecipeError("the recipe names no judge to calibrate", todo="set eval.judge")
+    if getattr(section, "batch", None) is not None:
+        raise RecipeError("a calibration is not asked in batches", todo="--set eval.judge.batch=null")
     anchors = load_anchors(anchors_folder)
     positions = draw(anchors, sample, seed)
     pairs = [_pair(anchor, number) for anchor in anchors for number in positions]

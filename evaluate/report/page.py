@@ -17,8 +17,10 @@ import numpy as np
 
 from kto_release import __version__
 from kto_release.evaluate.report.pictures import Mark, histogram, length_plot, whiskers
+from kto_release.evaluate.report.said import said
 from kto_release.evaluate.report.summary import variance_in_words
-from kto_release.evaluate.scoring.intervals import percentile_interval, resamples, win_rate_replicates
+from kto_release.evaluate.scoring.few import rate_interval
+from kto_release.evaluate.scoring.intervals import resamples, win_rate_replicates
 from kto_release.evaluate.scoring.leaderboard import neighbours
 from kto_release.evaluate.scoring.screening import KINDS
 from kto_release.files import write_atomically
@@ -26,6 +28,9 @@ from kto_release.judges.rows import Judged
 from kto_release.records import EvalRecord, Interval
 
 REPORT = "report.html"
+SCRIPTS = ("markdown.js", "said.js", "blind.js", "export.js", "report.js")
+"""Parts of the page's one script, in order."""
+Turns = Sequence[tuple[str, str]]
 BINS = 8
 BIN_RESAMPLES = 1000
 FEWEST = 10
@@ -39,15 +44,17 @@ def write_report(
     *,
     earlier: Sequence[EvalRecord] = (),
     compared: Sequence[str] = (),
+    prompt: Turns = (),
 ) -> Path:
     """Write report.html into `folder` and return its path.
 
     `rows` are all judged rows, the failed ones too. `earlier` are other evaluations of the run: those of the same
     instructions, reference and judge are shown beside this one, all others are left out, since their scores can't be
-    compared. `compared` are sentences on the paired differences.
+    compared. `compared` are sentences on the paired differences. `prompt`: role and unfilled text of each turn that the
+    judge is sent; empty where that is not known.
     """
     path = folder / REPORT
-    write_atomically(path, render_report(record, rows, earlier=earlier, compared=compared))
+    write_atomically(path, render_report(record, rows, earlier=earlier, compared=compared, prompt=prompt))
     return path
 
 
@@ -57,23 +64,28 @@ def render_report(
     *,
     earlier: Sequence[EvalRecord] = (),
     compared: Sequence[str] = (),
+    prompt: Turns = (),
 ) -> str:
     """The text of report.html."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    style, script = _asset("report.css"), _asset("report.js")
+    style, script = asset("report.css"), "".join(map(asset, SCRIPTS))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # Markup: our own files, our own pictures (which escape their labels), and JSON without any "<".
-    return environment.from_string(_asset("report.html")).render(
+    return environment.from_string(asset("report.html")).render(
         record=record,
         who=record.who,
-        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; "
-        "form-action 'none'",
+        policy=security_policy(style, script),
         style=Markup(style),  # noqa: S704
         script=Markup(script),  # noqa: S704
-        data=Markup(_data(record, rows)),  # noqa: S704
-        pictures=[(title, note, Markup(svg)) for title, note, svg in pictures(record, rows, earlier)],  # noqa: S704
+        data=Markup(as_data(_plain(record, rows, prompt))),  # noqa: S704
+        pictures=[
+            (title, note, Markup(wide), Markup(narrow))  # noqa: S704
+            for (title, note, wide), (*_, narrow) in zip(
+                pictures(record, rows, earlier), pictures(record, rows, earlier, narrow=True), strict=True
+            )
+        ],
         compared=compared,
         neighbours=neighbours(record),
         facts=facts(record),
@@ -82,28 +94,50 @@ def render_report(
     )
 
 
-def pictures(record: EvalRecord, rows: Sequence[Judged], earlier: Sequence[EvalRecord]) -> list[tuple[str, str, str]]:
-    """Title, note and SVG of each picture that the record and its rows allow."""
+def pictures(
+    record: EvalRecord, rows: Sequence[Judged], earlier: Sequence[EvalRecord], *, narrow: bool = False
+) -> list[tuple[str, str, str]]:
+    """Title, note and SVG of each picture that the record and its rows allow; `narrow`: as a telephone shows it."""
     found = []
     rates = [Mark(rate.name, rate.interval, rate.key == "win_rate") for rate in record.rates() if rate.interval]
     if rates:
-        found.append(("Score", "95% intervals by bootstrap over instructions.", whiskers(rates, "score with interval")))
+        found.append(
+            (
+                "Score",
+                "95% intervals over instructions.",
+                whiskers(rates, "score with interval", narrow=narrow),
+            )
+        )
     same = _models(record, earlier)
     if len(same) > 1:
         note = "Win rates under this judge. Overlapping intervals: compare pairwise, with kto-release eval --compare."
-        found.append(("Against the other models of this run", note, whiskers(same, "win rates of the run's models")))
+        found.append(
+            (
+                "Against the other models of this run",
+                note,
+                whiskers(same, "win rates of the run's models", narrow=narrow),
+            )
+        )
     if len(record.by_dataset) > 1:
         parts = [Mark(f"{name} ({interval.n})", interval) for name, interval in record.by_dataset.items()]
-        found.append(("By data set", "Win rate within each collection (its size).", whiskers(parts, "by data set")))
+        found.append(
+            (
+                "By data set",
+                "Win rate within each collection (its size).",
+                whiskers(parts, "by data set", narrow=narrow),
+            )
+        )
     scored = [
         (len(row.output) - len(row.reference), 100 * (row.preference - 1)) for row in rows if row.preference is not None
     ]
     if len(scored) >= FEWEST:
         note = "Each point is an answer; dots are means of bins with their 95% intervals."
-        plot = length_plot(scored, length_bins(scored), "preference against length difference")
+        plot = length_plot(scored, length_bins(scored), "preference against length difference", narrow=narrow)
         found.append(("Win rate against length difference", note, plot))
         note = "A judge that is never sure, or always, tells little."
-        found.append(("How sure the judge is", note, histogram([percent for _, percent in scored], "preferences")))
+        found.append(
+            ("How sure the judge is", note, histogram([percent for _, percent in scored], "preferences", narrow=narrow))
+        )
     return found
 
 
@@ -127,13 +161,8 @@ def length_bins(points: Sequence[tuple[float, float]]) -> list[tuple[float, Inte
     for first, last in itertools.pairwise(edges):
         difference, percent = (np.array(part, float) for part in zip(*ordered[first:last], strict=True))
         replicates = win_rate_replicates(percent / 100 + 1, resamples(len(percent), BIN_RESAMPLES, seed=0))
-        wins = float(percent.sum() / 100)
-        found.append(
-            (
-                float(np.median(difference)),
-                percentile_interval(float(percent.mean()), replicates, len(percent), wins=wins),
-            )
-        )
+        interval = rate_interval(float(percent.mean()), percent / 100, replicates)
+        found.append((float(np.median(difference)), interval))
     return found
 
 
@@ -175,11 +204,19 @@ def _mass(record: EvalRecord) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.1%}" for name, value in record.answer_mass.items())
 
 
-def _data(record: EvalRecord, rows: Sequence[Judged]) -> str:
-    """The rows as JSON that can stand in a script element: without "<" no tag can end it."""
-    plain: dict[str, Any] = {
+def as_data(plain: object) -> str:
+    """JSON that can stand in a script element: without "<" no tag can end it."""
+    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    text = text.encode("utf-8", "replace").decode()  # half an emoji in a judge's words is no text
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _plain(record: EvalRecord, rows: Sequence[Judged], prompt: Turns) -> dict[str, Any]:
+    return {
+        "prompt": [list(turn) for turn in prompt],
         "model": record.who,
         "reference": record.reference,
+        "both": record.judge.swap,
         "kinds": KINDS,
         "rows": [
             {
@@ -193,12 +230,18 @@ def _data(record: EvalRecord, rows: Sequence[Judged]) -> str:
                 "failure": row.failure,
                 "sample": row.sample,
                 "flags": list(row.flags),
+                "said": [one._asdict() for one in said(row.raw)],
             }
             for row in rows
         ],
     }
-    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def security_policy(style: str, script: str) -> str:
+    """What a page may do: its own style and its own script, and nothing else."""
+    return (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _hash(text: str) -> str:
@@ -206,5 +249,6 @@ def _hash(text: str) -> str:
     return f"'sha256-{digest}'"
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of this folder."""
     return resources.files(__package__ or "kto_release.evaluate.report").joinpath(name).read_text(encoding="utf-8")

@@ -11,11 +11,15 @@ from typing import NamedTuple
 from kto_release.records import Interval
 
 WIDTH = 600
+NARROW = 340
+"""Width on a telephone, where the same picture would only be smaller, and its letters too."""
 LABELS = 172
 """Width of the column with the names of the marks."""
 VALUES = 146
 """Width of the column with their values."""
 ROW = 30
+NARROW_ROW = 46
+"""On a telephone a mark's name and value stand above it."""
 CHARACTERS = 24
 """Most characters of a name; the rest is in its tooltip."""
 
@@ -29,10 +33,13 @@ class Mark(NamedTuple):
     """Whether it is what the report is about."""
 
 
-def whiskers(marks: Sequence[Mark], describe: str) -> str:
+def whiskers(marks: Sequence[Mark], describe: str, *, narrow: bool = False) -> str:
     """A dot with its interval for each mark, and a line at 50% where that is near."""
     low, high = _range(marks)
-    left, right, height = LABELS, WIDTH - VALUES, ROW * len(marks) + 34
+    row = NARROW_ROW if narrow else ROW
+    left, right, height = (
+        (20, NARROW - 20, row * len(marks) + 34) if narrow else (LABELS, WIDTH - VALUES, row * len(marks) + 34)
+    )
 
     def x(value: float) -> float:
         return round(left + (value - low) / (high - low) * (right - left), 1)
@@ -42,21 +49,38 @@ def whiskers(marks: Sequence[Mark], describe: str) -> str:
     if low <= 50 <= high:
         parts.append(_line(x(50), 4, x(50), height - 28, "even"))
     for number, mark in enumerate(marks):
-        y = 4 + ROW * number + ROW / 2
+        y = 4 + row * number + (36 if narrow else row / 2)
         kind = ("strong" if mark.strong else "mark") + ("" if mark.interval.reliable else " weak")
-        parts.append(_name(left - 12, y + 4, mark.label))
+        parts += _named(mark, y, right, narrow=narrow)
         parts.append(_line(x(mark.interval.low), y, x(mark.interval.high), y, kind))
         parts.append(f'<circle cx="{x(mark.interval.value)}" cy="{y}" r="5" class="{kind}"/>')
-        parts.append(_text(right + 12, y + 4, _value(mark.interval), "value", "start"))
-    return _svg(height, parts, describe)
+    return _svg(height, parts, describe, NARROW if narrow else WIDTH)
 
 
-def length_plot(points: Sequence[tuple[float, float]], bins: Sequence[tuple[float, Interval]], describe: str) -> str:
+def _named(mark: Mark, y: float, right: float, *, narrow: bool) -> list[str]:
+    """A mark's name and value: beside it, or on a telephone above it."""
+    if not narrow:
+        return [
+            _name(LABELS - 12, y + 4, mark.label),
+            _text(right + 12, y + 4, _value(mark.interval), "value", "start"),
+        ]
+    value = _text(NARROW, y - 12, _value(mark.interval), "value", "end")
+    return [_name(0, y - 12, mark.label, "start"), value]
+
+
+def length_plot(
+    points: Sequence[tuple[float, float]],
+    bins: Sequence[tuple[float, Interval]],
+    describe: str,
+    *,
+    narrow: bool = False,
+) -> str:
     """Preference for the model's answer (percent) against how much longer it is than the reference's (characters).
 
     A faint point for each row, and for each bin of rows (at their median difference) their mean with its interval.
     """
-    left, right, top, bottom, height = 48, WIDTH - 12, 10, 250, 296
+    width = NARROW if narrow else WIDTH
+    left, right, top, bottom, height = 48, width - 12, 10, 250, 296
     ordered = sorted(difference for difference, _ in points)
     rare = len(ordered) // 50  # the longest and the shortest fiftieth would leave no room for the others
     first, last = min(ordered[rare], 0.0), max(ordered[-1 - rare], 0.0)
@@ -72,7 +96,7 @@ def length_plot(points: Sequence[tuple[float, float]], bins: Sequence[tuple[floa
     parts = [_line(left, y(tick), right, y(tick), "even" if tick == 50 else "grid") for tick in (0, 25, 50, 75, 100)]
     parts += [_text(left - 8, y(tick) + 4, f"{tick}%", "tick", "end") for tick in (0, 50, 100)]
     parts.append(_line(x(0), top, x(0), bottom, "even"))
-    for tick in _ticks(first, last):
+    for tick in _ticks(first, last, 4 if narrow else 8):
         anchor = "end" if x(tick) > right - 20 else "middle"
         parts.append(_text(x(tick), bottom + 18, f"{tick:+,.0f}" if tick else "0", "tick", anchor))
     parts.append(
@@ -88,17 +112,19 @@ def length_plot(points: Sequence[tuple[float, float]], bins: Sequence[tuple[floa
             f'<circle cx="{a}" cy="{y(interval.value)}" r="5" class="strong"><title>{escape(_value(interval))}'
         )
         parts.append(f" of {interval.n}</title></circle>")
-    return _svg(height, parts, describe)
+    return _svg(height, parts, describe, width)
 
 
-def histogram(percents: Sequence[float], describe: str, bars: int = 20) -> str:
+def histogram(percents: Sequence[float], describe: str, bars: int = 20, *, narrow: bool = False) -> str:
     """How many rows have which preference for the model's answer: where the judge is sure, and where it is not."""
     counts = [0] * bars
     for percent in percents:
         counts[min(int(percent / 100 * bars), bars - 1)] += 1
-    left, right, top, bottom, height = 52, WIDTH - 12, 24, 190, 236
+    full = NARROW if narrow else WIDTH
+    left, right, top, bottom, height = (12 if narrow else 52), full - 12, 24, 190, 236
     tallest, width = max(counts) or 1, (right - left) / bars
     parts = [_line(left, bottom, right, bottom, "grid")]
+    labelled = -2
     for number, count in enumerate(counts):
         tall = (bottom - top) * count / tallest
         kind = "lost" if number < bars // 2 else "won"
@@ -106,7 +132,8 @@ def histogram(percents: Sequence[float], describe: str, bars: int = 20) -> str:
             f'x="{left + number * width + 1:.1f}" y="{bottom - tall:.1f}" width="{width - 2:.1f}" height="{tall:.1f}"'
         )
         parts.append(f'<rect {where} class="{kind}"><title>{count}</title></rect>')
-        if count and (count == tallest or number in (0, bars - 1)):
+        if count and (count == tallest or number in (0, bars - 1)) and number > labelled + 1:
+            labelled = number  # one beside it would run into it
             parts.append(_text(left + (number + 0.5) * width, bottom - tall - 6, f"{count:,}", "tick", "middle"))
     for tick in (0, 50, 100):
         anchor = {0: "start", 50: "middle", 100: "end"}[tick]
@@ -114,7 +141,7 @@ def histogram(percents: Sequence[float], describe: str, bars: int = 20) -> str:
     parts.append(
         _text((left + right) / 2, height - 6, "the judge's preference for the model's answer", "tick", "middle")
     )
-    return _svg(height, parts, describe)
+    return _svg(height, parts, describe, full)
 
 
 def _range(marks: Sequence[Mark]) -> tuple[float, float]:
@@ -127,10 +154,10 @@ def _range(marks: Sequence[Mark]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _ticks(low: float, high: float) -> Iterator[float]:
-    """Round numbers, at most eight, between `low` and `high`."""
-    step = 10 ** math.floor(math.log10((high - low) / 8))
-    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 8)
+def _ticks(low: float, high: float, most: int = 8) -> Iterator[float]:
+    """Round numbers, about `most` of them, between `low` and `high`."""
+    step = 10 ** math.floor(math.log10((high - low) / most))
+    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= most)
     for number in range(math.ceil(low / step), math.floor(high / step) + 1):
         yield float(number * step)
 
@@ -140,9 +167,10 @@ def _value(interval: Interval) -> str:
     return f"{interval.value:.1f} ({interval.shown()}){mark}"
 
 
-def _name(x: float, y: float, label: str) -> str:
+def _name(x: float, y: float, label: str, anchor: str = "end") -> str:
     short = label if len(label) <= CHARACTERS else label[: CHARACTERS - 1] + "…"
-    return f'<text x="{x}" y="{y}" class="name" text-anchor="end">{escape(short)}<title>{escape(label)}</title></text>'
+    shown = f"{escape(short)}<title>{escape(label)}</title>"
+    return f'<text x="{x}" y="{y}" class="name" text-anchor="{anchor}">{shown}</text>'
 
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
@@ -153,6 +181,9 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
 
 
-def _svg(height: float, parts: Sequence[str], describe: str) -> str:
+def _svg(height: float, parts: Sequence[str], describe: str, width: int = WIDTH) -> str:
     label = escape(describe, quote=True)
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    kind = "narrow" if width == NARROW else "wide"
+    return (
+        f'<svg class="{kind}" viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    )

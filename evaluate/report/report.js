@@ -1,4 +1,3 @@
-"use strict";
 // The rows are data: every text goes onto the page as a text node.
 const data = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
@@ -11,7 +10,7 @@ const rows = data.rows.map((row, number) => ({
   longer: row.output.length - row.reference.length,
   text: (row.instruction + "\n" + row.output + "\n" + row.reference).toLowerCase(),
 }));
-const state = { filter: "all", dataset: "", flag: "", query: "", order: "given", visible: rows, chosen: -1 };
+const state = { filter: "all", dataset: "", flag: "", query: "", order: "given", visible: rows, chosen: -1, plain: false };
 
 const percent = (preference) => (100 * (preference - 1)).toFixed(preference === 1 || preference === 2 ? 0 : 1) + "%";
 
@@ -39,18 +38,15 @@ function element(name, className, text) {
 
 // Text with the search's hits marked: text nodes and <mark>, never markup.
 function fill(node, text) {
-  node.textContent = "";
-  if (!state.query) {
-    node.textContent = text;
-    return;
-  }
-  const wanted = new RegExp(state.query.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "gi");
-  let end = 0;
-  for (const hit of text.matchAll(wanted)) {
-    node.append(text.slice(end, hit.index), element("mark", "", hit[0]));
-    end = hit.index + hit[0].length;
-  }
-  node.append(text.slice(end));
+  node.textContent = text;
+  markHits(node, state.query);
+}
+
+function fillAnswer(node, text) {
+  node.classList.toggle("plain", state.plain);
+  if (state.plain) node.textContent = text;
+  else MARKDOWN.render(node, text);
+  markHits(node, state.query);
 }
 
 const items = rows.map((row) => {
@@ -97,27 +93,41 @@ function show(row) {
   if (row.dataset) where.push(row.dataset);
   if (row.sample) where.push("sample " + (row.sample + 1));
   at("place").textContent = where.join(" · ");
+  const hidden = BLIND.hides(row);
+  at("detail").classList.toggle("hidden", hidden);
   at("verdict").className = row.kind;
   at("verdict").textContent = row.kind === "failed" ? "judgement failed" : row.kind + ", " + percent(row.preference);
+  if (hidden) at("verdict").textContent = "";
   fill(at("instruction"), row.instruction);
-  fill(at("output"), row.output);
-  fill(at("against"), row.reference);
+  fillAnswer(at("output"), row.output);
+  fillAnswer(at("against"), row.reference);
+  const sides = [at("output").parentElement, at("against").parentElement];
+  if (BLIND.on && BLIND.turned(row)) sides.reverse();
+  at("pair").replaceChildren(...sides);
   at("model").textContent = data.model + " · " + row.output.length.toLocaleString("en") + " characters";
   at("other").textContent = data.reference + " · " + row.reference.length.toLocaleString("en") + " characters";
+  if (hidden) for (const [place, side] of sides.entries()) side.firstElementChild.textContent = ["first", "second"][place];
   at("meter").className = row.kind === "failed" ? "meter failed" : "meter";
   at("share").style.width = row.kind === "failed" ? "0" : percent(row.preference);
   at("output").parentElement.className = row.kind === "won" ? "favoured" : "";
   at("against").parentElement.className = row.kind === "lost" ? "favoured" : "";
-  at("told").textContent = told(row).join(" · ");
+  if (hidden) for (const side of sides) side.className = "";
+  at("told").textContent = hidden ? "" : told(row).join(" · ");
+  SAID.fill(at("said"), hidden ? { said: [] } : row);
+  at("votes").hidden = !BLIND.on;
+  for (const button of at("voting").children) button.disabled = !hidden;
+  at("agreement").textContent = BLIND.inWords();
   at("detail").scrollTop = 0;
 }
 
 function told(row) {
   const said = [];
   if (row.failure) said.push("failed: " + row.failure);
-  if (row.orders.length === 2) {
-    const orders = row.orders.map((one) => (one === null ? "failed" : percent(one)));
-    said.push("reference shown first: " + orders[0], "model shown first: " + orders[1]);
+  const names = ["reference shown first: ", "model shown first: "];
+  for (const [place, one] of row.orders.entries()) {
+    // A judge of one order was never asked the other: only of two that were both asked one can be missing.
+    if (one !== null) said.push(names[place] + percent(one));
+    else if (row.failure && data.both) said.push(names[place] + "failed");
   }
   if (row.mass !== null) said.push("probability on the answer letters " + (100 * row.mass).toFixed(1) + "%");
   said.push((row.longer > 0 ? "+" : "") + row.longer.toLocaleString("en") + " characters against the reference");
@@ -174,6 +184,34 @@ options(at("dataset"), "all", counted(rows.map((row) => row.dataset).filter(Bool
 options(at("flag"), "any", counted(rows.flatMap((row) => row.flags)).map(([value, label]) =>
   [value, label.replace(value, data.kinds[value] || value)]));
 
+function vote(side) {
+  if (!BLIND.on || state.chosen < 0) return;
+  BLIND.vote(rows[state.chosen], side);
+  show(rows[state.chosen]);
+}
+
+function blind(on) {
+  BLIND.on = on;
+  document.body.classList.toggle("blind", on);
+  at("blind").setAttribute("aria-pressed", String(on));
+  if (on) {
+    // Filters and orders by the judge's word would tell it.
+    state.filter = "all";
+    state.flag = at("flag").value = "";
+    state.order = at("order").value = "given";
+  }
+  refresh();
+}
+
+at("blind").addEventListener("click", () => blind(!BLIND.on));
+for (const button of at("voting").children) button.addEventListener("click", () => vote(button.value));
+at("plain").addEventListener("click", () => {
+  state.plain = !state.plain;
+  at("plain").setAttribute("aria-pressed", String(state.plain));
+  if (state.chosen >= 0) show(rows[state.chosen]);
+});
+for (const kind of ["json", "csv"]) at(kind).addEventListener("click", () => EXPORT.save(kind, state.visible));
+
 for (const id of ["dataset", "flag", "order"]) {
   at(id).addEventListener("change", () => { state[id] = at(id).value; refresh(); });
 }
@@ -204,7 +242,11 @@ document.addEventListener("keydown", (event) => {
     at("search").select();
   } else if (event.key === "?") {
     at("keys").showModal();
-  } else if (event.key >= "1" && event.key <= String(FILTERS.length)) {
+  } else if (event.key === "b") {
+    blind(!BLIND.on);
+  } else if (BLIND.on && "fse".includes(event.key)) {
+    vote({ f: "first", s: "second", e: "same" }[event.key]);
+  } else if (event.key >= "1" && event.key <= String(FILTERS.length) && !BLIND.on) {
     state.filter = FILTERS[Number(event.key) - 1];
     refresh();
   }

@@ -2,19 +2,9 @@
 
 from collections.abc import Iterator
 
-from kto_release.feedback.importers.rating import (
-    HIDDEN,
-    UNRATED,
-    LeftOut,
-    Options,
-    Rating,
-    Record,
-    Source,
-    Tables,
-    assistant,
-    text_of,
-    user,
-)
+from kto_release.feedback.importers import reasons
+from kto_release.feedback.importers.rating import LeftOut, Options, Rating, Record, Source, Tables
+from kto_release.feedback.importers.texts import assistant, text_of, user
 from kto_release.feedback.rows import RowProblem
 
 
@@ -31,11 +21,11 @@ def _refusal(record: Record) -> str | None:
 def _read(record: Record, _tables: Tables, _options: Options) -> Iterator[Rating | LeftOut]:
     rating = record["rating"]
     if rating in ("--", None, ""):
-        raise LeftOut(UNRATED)
+        raise LeftOut(reasons.UNRATED)
     if rating not in ("GOOD", "BAD"):
         raise RowProblem(f"rating is {rating!r}, not GOOD, BAD or --", "a rating that is not GOOD, BAD or --")
     if record.get("attachments"):
-        raise LeftOut(HIDDEN)
+        raise LeftOut(reasons.HIDDEN)
     name = str(record.get("id", ""))
     yield Rating(
         user(record["prompt"]), assistant(record["response"]), rating == "GOOD",

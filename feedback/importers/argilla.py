@@ -4,19 +4,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from kto_release.feedback.importers.rating import (
-    UNRATED,
-    LeftOut,
-    Options,
-    Rating,
-    Record,
-    Source,
-    Tables,
-    assistant,
-    corrected,
-    messages,
-    user,
-)
+from kto_release.feedback.importers import reasons
+from kto_release.feedback.importers.rating import LeftOut, Options, Rating, Record, Source, Tables
+from kto_release.feedback.importers.texts import assistant, corrected, messages, user
 from kto_release.feedback.rows import Message, RowProblem
 
 
@@ -32,7 +22,7 @@ def _read(record: Record, _tables: Tables, options: Options) -> Iterator[Rating 
         questions = {options.score: questions.get(options.score, [])}
     given = {name: answers for name, answers in questions.items() if answers}
     if not given:
-        raise LeftOut(UNRATED)
+        raise LeftOut(reasons.UNRATED)
     prompt, answer = _sides(fields, options)
     for name, answers in given.items():
         try:

@@ -5,7 +5,8 @@ import re
 from typing import Any
 
 from kto_release.errors import DataError, RecipeError
-from kto_release.feedback.importers.rating import BY_JUDGE, NEUTRAL, UNKNOWN, UNRATED, LeftOut, Options, Rating
+from kto_release.feedback.importers import reasons
+from kto_release.feedback.importers.rating import UNKNOWN, LeftOut, Options, Rating
 from kto_release.feedback.rows import RowProblem
 
 UP = {"up", "thumb up", "thumbs up", "thumbsup", "👍", "like", "liked", "good", "positive", "true", "yes"}
@@ -39,12 +40,12 @@ class Decider:
     def label(self, rating: Rating) -> bool:
         """True for desirable. Raises `LeftOut` where it is neither, `RowProblem` where that can't be told."""
         if self._options.by != "any" and rating.by not in (self._options.by, UNKNOWN):
-            raise LeftOut(BY_JUDGE if rating.by == "judge" else "rated by a person")
+            raise LeftOut(reasons.BY_JUDGE if rating.by == "judge" else "rated by a person")
         if rating.name:
             self._check_name(rating.name)
         value = rating.value
         if value is None or value == "":
-            raise LeftOut(UNRATED, subject=rating.subject, time=rating.time)
+            raise LeftOut(reasons.UNRATED, subject=rating.subject, time=rating.time)
         if self._options.desirable is not None and rating.kind not in {"correction", "arena", "pair"}:
             found = self._by_rule(value)
         elif isinstance(value, bool):
@@ -52,7 +53,7 @@ class Decider:
         else:
             found = self._by_words(rating, value)
         if found is None:
-            raise LeftOut(NEUTRAL, subject=rating.subject, time=rating.time)
+            raise LeftOut(reasons.NEUTRAL, subject=rating.subject, time=rating.time)
         return found
 
     def _check_name(self, name: str) -> None:

@@ -2,17 +2,8 @@
 
 from collections.abc import Iterator
 
-from kto_release.feedback.importers.rating import (
-    LeftOut,
-    Options,
-    Rating,
-    Record,
-    Source,
-    Tables,
-    assistant,
-    text_of,
-    user,
-)
+from kto_release.feedback.importers.rating import LeftOut, Options, Rating, Record, Source, Tables
+from kto_release.feedback.importers.texts import assistant, text_of, user
 from kto_release.feedback.rows import RowProblem
 
 CUT = "cut by the exporter at 500 characters: Dify's database has the whole (messages.answer with message_feedbacks)"
@@ -32,7 +23,7 @@ def _read(record: Record, _tables: Tables, _options: Options) -> Iterator[Rating
     yield Rating(
         user(record["user_query"]), answer, raw == "like",
         id=str(record["feedback_id"]), conversation=text_of(record.get("conversation_id")), user=who,
-        time=record.get("feedback_date"), kind=kind,
+        time=record.get("feedback_date"), kind=kind, comment=record.get("feedback_comment"),
         subject=f"{record.get('message_id')} {record.get('feedback_source')} {who}",
     )  # fmt: skip
 

@@ -2,20 +2,9 @@
 
 from collections.abc import Iterator
 
-from kto_release.feedback.importers.rating import (
-    FAILED,
-    LOST,
-    UNRATED,
-    LeftOut,
-    Options,
-    Rating,
-    Record,
-    Source,
-    Tables,
-    choice,
-    messages,
-    text_of,
-)
+from kto_release.feedback.importers import reasons
+from kto_release.feedback.importers.rating import LeftOut, Options, Rating, Record, Source, Tables
+from kto_release.feedback.importers.texts import choice, messages, text_of
 
 
 def _is_rated(record: Record) -> bool:
@@ -30,12 +19,12 @@ def _refusal(record: Record) -> str | None:
 
 def _read(record: Record, _tables: Tables, _options: Options) -> Iterator[Rating | LeftOut]:
     if record["feedback_rating"] is None:
-        raise LeftOut(UNRATED)
+        raise LeftOut(reasons.UNRATED)
     if record["response_status"] != 200:
-        raise LeftOut(FAILED)
+        raise LeftOut(reasons.FAILED)
     request = record["request_body"] or {}
     if not request.get("messages") or not record["response_body"]:
-        raise LeftOut(LOST)
+        raise LeftOut(reasons.LOST)
     answer, model = choice(record["response_body"])
     properties = record.get("request_properties") or {}
     yield Rating(

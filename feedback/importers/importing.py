@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from kto_release.errors import DataError, RecipeError
+from kto_release.feedback.importers import reasons
 from kto_release.feedback.importers.deciding import Decider
 from kto_release.feedback.importers.exports import records, unwrapped
-from kto_release.feedback.importers.rating import CONTEXT, UNRATED, LeftOut, Options, Rating, Record, Source, Tables
+from kto_release.feedback.importers.rating import LeftOut, Options, Rating, Record, Source, Tables
 from kto_release.feedback.importers.redacting import redacted, redactor
 from kto_release.feedback.importers.writing import Spool, Users, iso, row_of
 from kto_release.feedback.rows import RowProblem
@@ -132,7 +133,7 @@ class Import:
                 shape = f"not a record of {self._source.title} as docs/import.md shows it ({_shape(error)})"
                 self._bad.append(Bad(where, shape, shape, None))
                 verdicts = [(None, f"{BAD}: {shape}", None, None)]
-            for row, reason, subject, time in verdicts or [(None, UNRATED, None, None)]:
+            for row, reason, subject, time in verdicts or [(None, reasons.UNRATED, None, None)]:
                 self._verdicts += 1
                 if row is None:
                     self._reasons[reason] += 1
@@ -141,7 +142,7 @@ class Import:
 
     def _found(self, record: Record, tables: Tables) -> Iterator[Rating | LeftOut]:
         if self._source.table(record, self._options) is not None and not self._source.is_rated(record):
-            raise LeftOut(CONTEXT)
+            raise LeftOut(reasons.CONTEXT)
         if not self._source.is_rated(record) and self._options.score not in record:
             raise RowProblem(
                 f"no record of {self._source.title}: it has {', '.join(sorted(map(str, record))) or 'nothing'}",

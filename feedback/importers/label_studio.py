@@ -3,20 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kto_release.feedback.importers.rating import (
-    UNRATED,
-    LeftOut,
-    Options,
-    Rating,
-    Record,
-    Source,
-    Tables,
-    assistant,
-    corrected,
-    messages,
-    text_of,
-    user,
-)
+from kto_release.feedback.importers import reasons
+from kto_release.feedback.importers.rating import LeftOut, Options, Rating, Record, Source, Tables
+from kto_release.feedback.importers.texts import assistant, corrected, messages, text_of, user
 from kto_release.feedback.rows import Message, RowProblem
 
 
@@ -28,13 +17,13 @@ def _refusal(record: Record) -> str | None:
 
 def _read(record: Record, _tables: Tables, options: Options) -> Iterator[Rating | LeftOut]:
     if not record["annotations"]:
-        raise LeftOut(UNRATED)
+        raise LeftOut(reasons.UNRATED)
     for annotation in record["annotations"]:
         if annotation.get("was_cancelled"):
             yield LeftOut("skipped by the annotator")
             continue
         if not annotation["result"]:
-            yield LeftOut(UNRATED)
+            yield LeftOut(reasons.UNRATED)
         for result in annotation["result"]:
             try:
                 yield from _result(record, annotation, result, options)

@@ -3,19 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from kto_release.feedback.importers import reasons
 from kto_release.feedback.importers.logged import logged
-from kto_release.feedback.importers.rating import (
-    LOST,
-    UNKNOWN,
-    LeftOut,
-    Options,
-    Rating,
-    Record,
-    Source,
-    Tables,
-    corrected,
-    text_of,
-)
+from kto_release.feedback.importers.rating import UNKNOWN, LeftOut, Options, Rating, Record, Source, Tables
+from kto_release.feedback.importers.texts import corrected, text_of
 from kto_release.feedback.rows import RowProblem
 
 SCORE_KEYS = {"name", "value", "source", "data_type"}
@@ -86,7 +77,7 @@ def _scored(score: Record, owner: Record, tables: Tables) -> Iterator[Rating | L
         raise LeftOut("score of a session or a data set's run, not of an answer")
     rated = tables.get("observation", at) if at is not None else trace
     if rated is None:
-        raise LeftOut(LOST)
+        raise LeftOut(reasons.LOST)
     talk = logged(rated.get("input"), rated.get("output"))
     source = score.get("source")
     if source not in ("API", "EVAL", "ANNOTATION"):
@@ -108,6 +99,7 @@ def _scored(score: Record, owner: Record, tables: Tables) -> Iterator[Rating | L
         kind="score",
         by="judge" if source == "EVAL" else "human",
         name=str(score["name"]),
+        comment=score.get("comment"),
         subject=f"{get('trace_id', 'traceId')} {at} {score['name']} {source} {score.get('author_user_id') or who}",
         is_scale=True,
     )  # fmt: skip

@@ -4,7 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kto_release.feedback.importers.rating import LOST, LeftOut, Rating, choice, messages, user
+from kto_release.feedback.importers import reasons
+from kto_release.feedback.importers.rating import LeftOut, Rating
+from kto_release.feedback.importers.texts import choice, messages, user
 from kto_release.feedback.rows import RowProblem
 
 SETTINGS = {
@@ -22,7 +24,7 @@ def logged(given: Any, answer: Any) -> Rating:
     """
     given, answer = plain(given), plain(answer)
     if given in (None, "", [], {}) or answer in (None, "", [], {}):
-        raise LeftOut(LOST)
+        raise LeftOut(reasons.LOST)
     tools, model = None, None
     if isinstance(given, Mapping) and "messages" in given and set(given) <= {"messages", "tools"} | SETTINGS:
         tools, model, given = given.get("tools") or None, given.get("model"), given["messages"]

@@ -6,21 +6,9 @@ Layout read in stored source files, which may be a fork's: not checked against a
 import re
 from collections.abc import Iterator, Mapping
 
-from kto_release.feedback.importers.rating import (
-    FAILED,
-    HIDDEN,
-    LOST,
-    UNFINISHED,
-    UNRATED,
-    LeftOut,
-    Options,
-    Rating,
-    Record,
-    Source,
-    Tables,
-    messages,
-    text_of,
-)
+from kto_release.feedback.importers import reasons
+from kto_release.feedback.importers.rating import LeftOut, Options, Rating, Record, Source, Tables
+from kto_release.feedback.importers.texts import messages, text_of
 from kto_release.feedback.importers.trees import path_to
 from kto_release.feedback.rows import Message, RowProblem
 
@@ -51,10 +39,10 @@ def _read(record: Record, _tables: Tables, _options: Options) -> Iterator[Rating
     time = record.get("updated_at") or record.get("created_at")
     value = data.get("rating")
     if value is None:
-        raise LeftOut(UNRATED, subject=subject, time=time)
+        raise LeftOut(reasons.UNRATED, subject=subject, time=time)
     chat = ((record.get("snapshot") or {}).get("chat") or {}).get("chat")
     if not chat or at is None:
-        raise LeftOut(LOST)
+        raise LeftOut(reasons.LOST)
     is_arena = bool(meta.get("arena"))
     value = {"1.0": "1", "-1.0": "-1", "0.0": "0"}.get(str(value), str(value))
     if value == "0":
@@ -69,6 +57,7 @@ def _read(record: Record, _tables: Tables, _options: Options) -> Iterator[Rating
         time=time,
         kind="arena" if is_arena else "thumb",
         subject=subject,
+        comment=_comment(data),
     )
     if rated.model is None:
         rated = rated._replace(model=data.get("model_id") or meta.get("model_id"))
@@ -102,14 +91,14 @@ def _rating(chat: Record, at: str) -> Rating:
     nodes = chat.get("history", {}).get("messages") or {}
     path = path_to(nodes, at, "parentId")
     if any(node.get("files") or node.get("sources") or node.get("citations") for node in path) or chat.get("files"):
-        raise LeftOut(HIDDEN)
+        raise LeftOut(reasons.HIDDEN)
     last = path[-1]
     if last.get("role") != "assistant":
         raise RowProblem(f"the rated message is of {last.get('role')!r}, not of the assistant")
     if last.get("error"):
-        raise LeftOut(FAILED)
+        raise LeftOut(reasons.FAILED)
     if last.get("done") is False:
-        raise LeftOut(UNFINISHED)
+        raise LeftOut(reasons.UNFINISHED)
     talk = [_message(node) for node in path]
     system = (chat.get("params") or {}).get("system") or chat.get("system")
     if system and talk[0]["role"] != "system":
@@ -131,6 +120,12 @@ def _message(node: Record) -> Message:
     return found
 
 
+def _comment(data: Record) -> str | None:
+    """The reason that was picked and the words that were typed: "not_factual: it is Tuesday"."""
+    said = [data.get(key) for key in ("reason", "comment")]
+    return ": ".join(text.strip() for text in said if isinstance(text, str) and text.strip()) or None
+
+
 def _old(record: Record) -> Iterator[Rating | LeftOut]:
     """Every annotated message of one chat."""
     nodes = record["chat"]["history"].get("messages") or {}
@@ -140,7 +135,7 @@ def _old(record: Record) -> Iterator[Rating | LeftOut]:
             continue
         value = note.get("rating")
         if str(value) not in ("1", "-1"):
-            yield LeftOut("neutral rating" if str(value) == "0" else UNRATED)
+            yield LeftOut("neutral rating" if str(value) == "0" else reasons.UNRATED)
             continue
         try:
             rated = _rating(record["chat"], at)
@@ -149,7 +144,9 @@ def _old(record: Record) -> Iterator[Rating | LeftOut]:
             continue
         owner, talk = text_of(record.get("user_id")), text_of(record.get("id"))
         subject = f"{owner} {talk} {at}"
-        yield rated._replace(value=str(value) == "1", conversation=talk, user=owner, subject=subject)
+        yield rated._replace(
+            value=str(value) == "1", conversation=talk, user=owner, subject=subject, comment=_comment(note)
+        )
 
 
 OPEN_WEBUI = Source("open-webui", "Open WebUI", _is_rated, _read, refusal=_refusal)

@@ -3,21 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kto_release.feedback.importers.rating import (
-    CONTEXT,
-    FAILED,
-    LOST,
-    UNRATED,
-    LeftOut,
-    Options,
-    Rating,
-    Record,
-    Source,
-    Tables,
-    choice,
-    messages,
-    text_of,
-)
+from kto_release.feedback.importers import reasons
+from kto_release.feedback.importers.rating import LeftOut, Options, Rating, Record, Source, Tables
+from kto_release.feedback.importers.texts import choice, messages, text_of
 from kto_release.feedback.rows import RowProblem
 
 VALUES = ("rating", "label", "thumb", "feedback", "score", "value")
@@ -57,7 +45,7 @@ def _table(record: Record, options: Options) -> tuple[str, object] | None:
 def _read(record: Record, tables: Tables, options: Options) -> Iterator[Rating | LeftOut]:
     found = _value(record, options)
     if found is None:
-        raise LeftOut(CONTEXT if _is_log(record) else UNRATED)
+        raise LeftOut(reasons.CONTEXT if _is_log(record) else reasons.UNRATED)
     key = _key(record, options)
     if key is None:
         raise RowProblem(f"a rating has no {options.join!r} to join it by", todo="name the id: --join KEY")
@@ -65,9 +53,9 @@ def _read(record: Record, tables: Tables, options: Options) -> Iterator[Rating |
     if log is None:
         raise LeftOut("rating of an answer that the log does not hold")
     if log.get("error") or log.get("status", 200) not in (200, None):
-        raise LeftOut(FAILED)
+        raise LeftOut(reasons.FAILED)
     if not log["request"].get("messages"):
-        raise LeftOut(LOST)
+        raise LeftOut(reasons.LOST)
     answer, model = choice(log["response"])
     name, value = found
     who = text_of(record.get("user") or record.get("user_id") or log["request"].get("user"))
@@ -84,6 +72,7 @@ def _read(record: Record, tables: Tables, options: Options) -> Iterator[Rating |
         or record.get("created_at")
         or log["response"].get("created"),
         subject=f"{who} {key}",
+        comment=record.get("comment"),
         tools=log["request"].get("tools"),
         by="judge" if str(record.get("by", record.get("source", ""))).lower() in ("judge", "llm", "eval") else "human",
         is_scale=name in ("score", "value"),

@@ -3,25 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from kto_release.feedback.columns import Cells, Rules
-from kto_release.feedback.messages import turns
 from kto_release.feedback.rows import Message, RowProblem
 
 Record = Mapping[str, Any]
-TEXT_PARTS = {"text", "input_text", "output_text", "thinking", "reasoning"}
-CONTEXT = "looked up for other records: no rating of its own"
-UNRATED = "no rating"
-NEUTRAL = "neutral rating"
-NO_TEXT = "no text"
-LOST = "the conversation is not in the export"
-UNFINISHED = "unfinished answer"
-FAILED = "failed answer"
-HIDDEN = "image, file or retrieved text that the export does not hold as text"
-BRANCHES = "regenerated answers whose branches the export has lost"
-TOOL_PART = "tool call or result among the parts of a message"
 UNKNOWN = "unknown"
 """Who rated, where the export has lost it: taken for people, and warned of."""
-BY_JUDGE = "rated by a model or a program"
 
 
 class LeftOut(Exception):  # noqa: N818 - it is a reason, not an error
@@ -55,6 +41,8 @@ class Rating(NamedTuple):
     subject: str | None = None
     """What is rated by whom: of two ratings with one subject the later one counts."""
     tools: list[Any] | None = None
+    comment: str | None = None
+    """What the user said of the answer."""
     is_scale: bool = False
     """The value may be of any scale: a number means nothing until a rule says what."""
 
@@ -125,58 +113,3 @@ class Source(NamedTuple):
     """False where the export holds single questions, whatever was said before them."""
     wrapper: str | None = None
     """The key of the list, where the records stand in one object."""
-
-
-def messages(value: Any, name: str = "messages") -> list[Message]:
-    """Messages as training reads them. Raises `LeftOut` for what is no text, `RowProblem` for what is no message."""
-    for turn in value if isinstance(value, list) else [value]:
-        content = turn.get("content") if isinstance(turn, Mapping) else None
-        for part in content if isinstance(content, list) else []:
-            if isinstance(part, Mapping) and part.get("type", "text") not in TEXT_PARTS:
-                raise LeftOut(TOOL_PART if "tool" in str(part["type"]) else HIDDEN)
-    return turns(Cells({}, Rules()), value, name)
-
-
-def user(text: Any) -> list[Message]:
-    """The conversation that is one question."""
-    return [{"role": "user", "content": "" if text is None else text}]
-
-
-def assistant(text: Any) -> Message:
-    """An answer that is text."""
-    if text is None:
-        raise LeftOut(NO_TEXT)
-    if not isinstance(text, str):
-        raise RowProblem(f"the answer is {type(text).__name__}, not text")
-    return {"role": "assistant", "content": text}
-
-
-def choice(response: Any) -> tuple[Message, str | None]:
-    """The answer in a response of OpenAI's API, and the model that gave it. Raises `LeftOut` where it is unfinished."""
-    if not isinstance(response, Mapping) or not response.get("choices"):
-        raise LeftOut(FAILED if isinstance(response, Mapping) and response.get("error") else NO_TEXT)
-    if len(response["choices"]) > 1:
-        raise RowProblem("the response has several choices, and the rating does not say which one it is of")
-    found = response["choices"][0]
-    if found.get("finish_reason") in ("length", "content_filter"):
-        raise LeftOut(UNFINISHED)
-    raw = {key: value for key, value in found["message"].items() if key not in ("annotations", "audio", "refusal")}
-    if found["message"].get("refusal"):
-        raw["content"] = raw.get("content") or found["message"]["refusal"]
-    if found["message"].get("audio"):
-        raise LeftOut(HIDDEN)
-    return messages([raw])[0], response.get("model")
-
-
-def corrected(rating: Rating, better: Message) -> Iterable[Rating]:
-    """The two ratings that a correction makes: the better answer, and the one that it takes the place of."""
-    if better == rating.answer:
-        raise LeftOut("correction that changes nothing")
-    subject = rating.subject or rating.id
-    yield rating._replace(answer=better, value=True, kind="correction", model=None, subject=f"{subject} better")
-    yield rating._replace(value=False, kind="correction", subject=f"{subject} corrected")
-
-
-def text_of(value: Any) -> str | None:
-    """An id as text; None stays None."""
-    return None if value is None or value == "" else str(value)

@@ -40,8 +40,16 @@ def replaced(text: str, found: list[tuple[int, int, str]]) -> str:
 
 
 def redacted(row: dict[str, Any], redact: Callable[[str], str]) -> dict[str, Any]:
-    """A row whose every text of a conversation went through `redact`, calls of tools included."""
-    return {**row, "prompt": _all(row["prompt"], redact), "completion": _all(row["completion"], redact)}
+    """A row whose every text of a conversation went through `redact`, calls of tools and the comment included."""
+    origin = row["origin"]
+    if "comment" in origin:
+        origin = {**origin, "comment": redact(origin["comment"])}
+    return {
+        **row,
+        "prompt": _all(row["prompt"], redact),
+        "completion": _all(row["completion"], redact),
+        "origin": origin,
+    }
 
 
 def _all(value: Any, redact: Callable[[str], str]) -> Any:

@@ -2,17 +2,8 @@
 
 from collections.abc import Iterator
 
-from kto_release.feedback.importers.rating import (
-    LeftOut,
-    Options,
-    Rating,
-    Record,
-    Source,
-    Tables,
-    assistant,
-    messages,
-    text_of,
-)
+from kto_release.feedback.importers.rating import LeftOut, Options, Rating, Record, Source, Tables
+from kto_release.feedback.importers.texts import assistant, messages, text_of
 from kto_release.feedback.rows import Message, RowProblem
 
 DPO_KEYS = {"input", "preferred_output", "non_preferred_output"}

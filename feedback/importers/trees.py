@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kto_release.feedback.importers.rating import LOST, LeftOut, Record
+from kto_release.feedback.importers import reasons
+from kto_release.feedback.importers.rating import LeftOut, Record
 from kto_release.feedback.rows import RowProblem
 
 
@@ -16,7 +17,7 @@ def path_to(nodes: Mapping[str, Record], last: Any, parent: str) -> list[Record]
         if at in seen:
             raise RowProblem(f"message {at!r} is its own ancestor", "a message is its own ancestor")
         if at not in nodes:
-            raise LeftOut(LOST)
+            raise LeftOut(reasons.LOST)
         seen.add(at)
         path.append(nodes[at])
         at = nodes[at].get(parent)

@@ -12,7 +12,8 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
-from kto_release.feedback.importers.rating import NO_TEXT, LeftOut, Rating
+from kto_release.feedback.importers import reasons
+from kto_release.feedback.importers.rating import LeftOut, Rating
 from kto_release.feedback.rows import Message, RowProblem
 
 SALT = "KTO_RELEASE_SALT"
@@ -40,6 +41,7 @@ def row_of(rating: Rating, label: bool, source: str, users: Users) -> dict[str, 
     """The row of one rating. Raises `LeftOut` where there is no text, `RowProblem` where it is no conversation."""
     check(rating.prompt, rating.answer)
     beside = {key for key in rating.answer if key not in ("role", "content")}
+    said = rating.comment.strip() if isinstance(rating.comment, str) else ""
     origin = {
         "source": source,
         "id": rating.id,
@@ -49,6 +51,7 @@ def row_of(rating: Rating, label: bool, source: str, users: Users) -> dict[str, 
         "time": iso(rating.time),
         "kind": rating.kind,
         "by": rating.by,
+        **({"comment": said} if said else {}),
     }
     return {
         "prompt": rating.prompt,
@@ -64,7 +67,7 @@ def check(prompt: list[Message], answer: Message) -> None:
     if answer.get("role") != "assistant":
         raise RowProblem(f"what is rated is of {answer.get('role')!r}, not of the assistant")
     if not answer["content"].strip() and not answer.get("tool_calls"):
-        raise LeftOut(NO_TEXT)
+        raise LeftOut(reasons.NO_TEXT)
     for turn in [*prompt, answer]:
         if not isinstance(turn["content"], str):
             raise RowProblem(f"a message of {turn['role']!r} is {type(turn['content']).__name__}, not text")

@@ -65,9 +65,9 @@ def _items(data: DataSection) -> Iterator[Item]:
         origins = _origins(partition.sources)
         for row in read(partition, data, left_out[name]):
             origin = origins.get((row.source, row.number), {})
-            told = [origin.get(key) if isinstance(origin.get(key), str) else None for key in ("user", "model", "time")]
+            told = [origin.get(key) if isinstance(origin.get(key), str) else None for key in ("model", "time")]
             for feedback in row.feedback:
-                yield Item(name, row.where, feedback, *told)
+                yield Item(name, row.where, feedback, row.user, *told)
     for name, problems in left_out.items():
         if data.bad_rows == "error":
             problems.refuse(name)

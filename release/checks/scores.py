@@ -77,6 +77,11 @@ def _against_initial(record: EvalRecord, subject: Subject) -> Outcome:
         return not_measured("the score is not to be relied on")
     low, high = 50.0, 50.0
     names = subject.facts.initial_names
+    if record.reference in names and record.verdict is not None:
+        told = record.verdict.in_words()
+        if record.verdict.said == "not distinguishable":
+            return not_measured(told)
+        return passed(told) if record.verdict.said == "better" else failed(told)
     if record.reference not in names:
         same = next((one for one in scales(subject.facts.evaluations) if record in one), [])
         initial = [one.intervals.get("win_rate") for one in same if one.model is not None and one.model.name in names]
@@ -91,10 +96,11 @@ def _against_initial(record: EvalRecord, subject: Subject) -> Outcome:
 
 @ITEMS.item("held-out-accuracy", OURS)
 def _held_out_accuracy(subject: Subject) -> Outcome:
-    accuracy = subject.facts.last.probe.preference_accuracy
-    if accuracy is None:
-        return not_measured("no held-out pairs")
-    told = f"{accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%}, n = {accuracy.n})"
+    measured = subject.facts.last.probe.held_out
+    if measured is None:
+        return not_measured("no held-out pairs, and fewer than 30 held-out answers of either label")
+    accuracy = measured.interval
+    told = f"{measured.name} {accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%}, n = {accuracy.n})"
     if accuracy.low > 0.5:
         return passed(told)
     return failed(f"below one half: {told}") if accuracy.high < 0.5 else not_measured(f"not above one half: {told}")
@@ -104,7 +110,7 @@ def _held_out_accuracy(subject: Subject) -> Outcome:
 def _no_overlap(subject: Subject) -> Outcome:
     """Held-out prompts are compared by training, instructions by the screening of the evaluation."""
     records, shared, open_ = _published(subject), list[str](), list[str]()
-    if subject.facts.last.probe.preference_accuracy is not None:
+    if subject.facts.last.probe.held_out is not None:
         found = [_held_out_overlap(record) for record in subject.facts.iterations]
         shared += [f"{count} held-out prompts" for count in [sum(count or 0 for count in found)] if count]
         open_ += ["held-out prompts"] if None in found else []
@@ -117,7 +123,7 @@ def _no_overlap(subject: Subject) -> Outcome:
         open_ += ["the evaluation's instructions"] if None in trained else []
     if shared:
         return not_measured(f"how it does on unseen prompts: {' and '.join(shared)} are among the training prompts")
-    if open_ or not (records or subject.facts.last.probe.preference_accuracy):
+    if open_ or not (records or subject.facts.last.probe.held_out):
         return not_measured(f"training prompts were not compared with {' and '.join(open_) or 'anything'}")
     return passed("no held-out prompt and no instruction of the evaluation is among the training prompts")
 

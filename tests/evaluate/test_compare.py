@@ -39,7 +39,7 @@ def test_a_small_gain_on_every_instruction_is_seen_although_the_intervals_overla
     found = compared(one, other)
     assert found.win_rate.interval.value == pytest.approx(2.0, abs=0.01)
     assert found.win_rate.verdict == "better"
-    assert found.win_rate.p_value == pytest.approx(2 / 10_001)
+    assert found.win_rate.p_value == pytest.approx(1 / 10_001)
     assert compared(other, one).win_rate.verdict == "worse"
     assert (found.first, found.second, found.instructions) == ("iteration-1", "initial", 240)
     assert found.no_length_control == "the instructions are not AlpacaEval's"
@@ -68,15 +68,25 @@ def test_equal_models_are_told_apart_in_five_of_a_hundred_comparisons() -> None:
     assert abs(found / 6 - 5) <= 3
 
 
-def test_few_instructions_are_labelled(tmp_path: Path) -> None:
-    """A difference on 24 instructions is shown as not to be relied on."""
-    one = write_evaluation(tmp_path / "a", "iteration-1", [1.9, 1.2] * 12)
-    other = write_evaluation(tmp_path / "b", "initial", [1.1, 1.3] * 12)
+def test_a_difference_that_hardly_any_instruction_shows_is_labelled(tmp_path: Path) -> None:
+    """Five of 24 instructions tell the two apart, and 6 it takes; with all 24 nothing is wrong with so few."""
+    one = write_evaluation(tmp_path / "a", "iteration-1", [1.9] * 5 + [1.2] * 19)
+    other = write_evaluation(tmp_path / "b", "initial", [1.1] * 5 + [1.2] * 19)
     interval = compared(one, other).win_rate.interval
-    assert (interval.reliable, interval.note) == (
-        False,
-        "fewer than 200 instructions; too near 0% for 24 instructions",
-    )
+    assert (interval.reliable, interval.note) == (False, "only 5 of 24 instructions tell the two apart")
+    third = write_evaluation(tmp_path / "c", "initial", [1.1, 1.3] * 12)
+    assert compared(one, third).win_rate.interval.reliable is True
+
+
+def test_a_doubt_travels_into_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What speaks against one of two evaluations speaks against their difference, in the verdict's own line."""
+    one = write_evaluation(tmp_path / "a", "iteration-1", [min(value + 0.1, 2) for value in MIXED])
+    other = write_evaluation(tmp_path / "b", "initial", [*MIXED[:-1], None])
+    result = run_command(monkeypatch, capfd, "eval", "--compare", one, other, "--allow-partial")
+    assert "iteration-1 against initial: better (NOT to be relied on): " in result.out
+    assert "NOT to be relied on: initial: partial: 1 of 240 judgements are missing or failed" in result.out
 
 
 @pytest.mark.parametrize(
@@ -203,7 +213,7 @@ def test_one_command_compares(
     other = write_evaluation(tmp_path / "b", "initial", MIXED)
     result = run_command(monkeypatch, capfd, "eval", "--compare", one, other)
     assert (result.code, result.err) == (0, "")
-    assert "iteration-1 minus initial: instructions-00000000 [judge=judge-1" in result.out
+    assert "iteration-1 minus initial: instructions-00000000 [reference=initial dddddddd, judge=judge-1" in result.out
     assert "< 0.0002" in result.out
     assert "better" in result.out
 

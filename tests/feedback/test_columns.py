@@ -124,12 +124,22 @@ def test_columns_of_ones_own_inside_records():
     columns = {"id": "rid", "prompt": "request.messages", "label": "thumb"}
     rules = Rules(columns={**columns, "completion": "response.choices.0.message.content"})
     parsed = parse(row, rules)
-    assert parsed == (EXPECTED[:1], ["request.model"], "id 'a7'")
+    assert parsed == (EXPECTED[:1], ["request.model"], "id 'a7'", None)
     row["request"]["context"] = "x"
     assert problem(row, rules) == "column 'request.context' is not used and may be part of the conversation"
     assert problem({"rid": 1, "request": {"messages": [USER]}, "thumb": True}, rules) == (
         "no 'completion' (data.columns takes it from 'response.choices.0.message.content')"
     )
+
+
+def test_who_gave_the_feedback():
+    """A column that data.columns names, else the `user` of an importer's `origin`; and nobody where neither says so."""
+    row = {"prompt": "Hi.", "completion": "Hello.", "label": True}
+    assert parse(row).user is None
+    assert parse({**row, "origin": {"source": "x", "user": "3f"}}).user == "3f"
+    own = Rules(columns={"user": "who.id"})
+    assert parse({**row, "who": {"id": 7}, "origin": {"user": "3f"}}, own).user == "7"
+    assert parse({**row, "who": {"id": None}}, own).user is None
 
 
 def test_a_column_that_another_replaces_is_not_forgotten():

@@ -23,6 +23,7 @@ from seed_records import (
     plain_iteration,
     recipe,
     seed_facts,
+    thumbs_probe,
     weights,
 )
 
@@ -280,6 +281,21 @@ def test_an_unreliable_accuracy_stays_out_of_the_metadata() -> None:
     assert "model-index" not in front(card)
 
 
+def test_thumbs_are_measured_by_their_auc() -> None:
+    """Table, its explanation with what length alone gives, and metadata name it; a preference accuracy is nowhere."""
+    plain = [changed(plain_iteration(number), ("probe",), thumbs_probe(number)) for number in (1, 2, 3)]
+    records = [IterationRecord.model_validate(one) for one in plain]
+    card = render_card(seed_facts(iterations=records, evaluations=[]))
+    assert "| 71.0 (60.2 to 80.3) |" in card
+    assert (
+        "(83 and 67 answers); 68.7% among answers of like length, where the answer's length alone gives 55.4%." in card
+    )
+    assert front(card)["metrics"] == [*recipe().release.metrics, "roc_auc"]
+    [metric] = front(card)["model-index"][0]["results"][0]["metrics"]
+    assert metric == {"type": "roc_auc", "value": 71.0, "name": "AUC (n = 150, 95% interval 60.2 to 80.3)"}
+    assert "preference accuracy" not in card
+
+
 def _few_pairs() -> dict[str, Any]:
     return {"value": 0.64, "low": 0.2, "high": 0.9, "n": 4, "method": "Wilson", "reliable": False}
 
@@ -310,7 +326,10 @@ def test_scores_under_different_judges_never_share_a_table() -> None:
     """Two judges give two tables, each under its judge's name, and two columns in the table of iterations."""
     both = [EvalRecord.model_validate(plain_evaluation(3, judge)) for judge in ("judge-a", "judge-b")]
     card = render_card(seed_facts(evaluations=both))
-    assert re.findall(r"^### (.*)$", card, re.MULTILINE) == ["Judged by judge-a", "Judged by judge-b"]
+    assert re.findall(r"^### (.*)$", card, re.MULTILINE) == [
+        "Judged by judge-a, against gpt4_1106_preview",
+        "Judged by judge-b, against gpt4_1106_preview",
+    ]
     assert card.count("**iteration-3** (this model)") == 2
     header = next(line for line in card.splitlines() if line.startswith("| iteration |"))
     assert header.endswith(

@@ -20,6 +20,7 @@ from seed_records import (
     plain_iteration,
     recipe,
     seed_facts,
+    thumbs_probe,
     weights,
 )
 
@@ -404,14 +405,20 @@ CASES: list[tuple[CardFacts, str, str, str]] = [
         iteration_with(put("probe", "preference_accuracy", None)),
         "held-out-accuracy",
         "not measured",
-        "no held-out pairs",
+        "no held-out pairs, and fewer than 30 held-out answers of either label",
     ),
-    (seed_facts(), "held-out-accuracy", "passed", "64.0% (60.1% to 68.2%, n = 994)"),
+    (
+        iteration_with(put("probe", thumbs_probe(3))),
+        "held-out-accuracy",
+        "passed",
+        "AUC 71.0% (60.2% to 80.3%, n = 150)",
+    ),
+    (seed_facts(), "held-out-accuracy", "passed", "preference accuracy 64.0% (60.1% to 68.2%, n = 994)"),
     (
         iteration_with(put("probe", "preference_accuracy", "low", 0.5)),
         "held-out-accuracy",
         "not measured",
-        "not above one half: 64.0% (50.0% to 68.2%, n = 994)",
+        "not above one half: preference accuracy 64.0% (50.0% to 68.2%, n = 994)",
     ),
     (
         iteration_with(
@@ -419,7 +426,7 @@ CASES: list[tuple[CardFacts, str, str, str]] = [
         ),
         "held-out-accuracy",
         "failed",
-        "below one half: 40.0% (30.0% to 49.0%, n = 994)",
+        "below one half: preference accuracy 40.0% (30.0% to 49.0%, n = 994)",
     ),
     (
         iteration_with(put("partition", "overlaps", {HELD_OUT: 4, "train_iteration_1": 7})),

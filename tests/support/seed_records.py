@@ -56,6 +56,21 @@ ENVIRONMENT = {
 }
 
 
+SEPARATION: dict[str, Any] = {
+    "auc": {"value": 0.71, "low": 0.602, "high": 0.803, "n": 150, "method": "Newcombe's method 5"},
+    "length_auc": 0.554,
+    "within_lengths": 0.687,
+    "desirable": 83,
+    "undesirable": 67,
+}
+"""Of held-out thumbs, where there are no pairs."""
+
+
+def thumbs_probe(number: int) -> dict[str, Any]:
+    """The probe of iteration `number` on thumbs instead of pairs."""
+    return plain_iteration(number)["probe"] | {"preference_accuracy": None, "separation": SEPARATION}
+
+
 def plain_iteration(number: int) -> dict[str, Any]:
     """The record of iteration `number` as plain data, to be changed by tests."""
     return {

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from kto_release.recipe_file import load_recipe
 from kto_release.run import Run
 from kto_release.train import train
-from kto_release.train.probe import preference_accuracy, repetition
+from kto_release.train.held_out import preference_accuracy
+from kto_release.train.probe import repetition
 from kto_release.train.tokens import Tokens
 
 pytestmark = pytest.mark.slow

@@ -446,3 +446,25 @@ def test_phoenix_labels_beside_a_rule_for_numbers(importer):
     note = {"label": "👍", "score": 0.9, "annotator_kind": "HUMAN", "user_id": "u"}
     row = {"id": "1", "input": {"messages": ASK}, "output": "Yes.", "metadata": {"annotations": {"thumb": [note]}}}
     assert importer("phoenix", [row], "--desirable", ">=0.5", "--undesirable", "<0.5").talks == [(ASKED, "Yes.", True)]
+
+
+def test_what_users_wrote_is_kept(importer):
+    """Beside the row, in `origin`; a record without a comment has no such key."""
+    thumb = {"id": "a", "request": {"messages": ASK}, "response": response(), "rating": "up"}
+    made = importer("openai-log", [{**thumb, "comment": " in German, please "}, {**thumb, "id": "b", "comment": ""}])
+    assert [row["origin"].get("comment") for row in made.rows] == ["in German, please", None]
+    assert "comment" not in made.rows[1]["origin"]
+
+
+def test_what_users_picked_and_wrote_is_one_comment(importer):
+    """LibreChat has a tag and a text."""
+    asked = {
+        "messageId": "m1", "conversationId": "c", "parentMessageId": None, "isCreatedByUser": True, "text": "Is it ripe?",
+    }  # fmt: skip
+    said = {"rating": "thumbsDown", "tag": "inaccurate", "text": "It is not."}
+    rated = {
+        "messageId": "m2", "conversationId": "c", "parentMessageId": "m1", "isCreatedByUser": False, "text": "Yes.",
+        "feedback": said, "createdAt": "2026-10-01T10:00:00Z",
+    }  # fmt: skip
+    made = importer("librechat", [asked, rated])
+    assert made.rows[0]["origin"]["comment"] == "inaccurate: It is not."

@@ -1,0 +1,13 @@
+"""Why a record, or a rating of it, gives no row: the words that accounts count by, where several sources share them."""
+
+CONTEXT = "looked up for other records: no rating of its own"
+UNRATED = "no rating"
+NEUTRAL = "neutral rating"
+NO_TEXT = "no text"
+LOST = "the conversation is not in the export"
+UNFINISHED = "unfinished answer"
+FAILED = "failed answer"
+HIDDEN = "image, file or retrieved text that the export does not hold as text"
+BRANCHES = "regenerated answers whose branches the export has lost"
+TOOL_PART = "tool call or result among the parts of a message"
+BY_JUDGE = "rated by a model or a program"
