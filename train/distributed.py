@@ -113,6 +113,13 @@ def keep_sums_exact(accelerator: Any, precision: str) -> None:
     )
 
 
+def save_as(accelerator: Any, kind: str) -> None:
+    """Let FSDP2 give state dicts in shards or whole: "SHARDED_STATE_DICT" or "FULL_STATE_DICT"."""
+    plugin = accelerator.state.fsdp_plugin
+    plugin.state_dict_config = plugin.optim_state_dict_config = None  # those of the other kind, which would stay
+    plugin.set_state_dict_type(kind)
+
+
 def check_kind(checkpoint: Path, accelerator: Any) -> None:
     """Raises `RunError` where a checkpoint of whole weights meets FSDP2, or one in shards meets another launch."""
     split = any(checkpoint.glob(SPLIT_FILES))

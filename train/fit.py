@@ -15,7 +15,7 @@ from kto_release.files import write_record
 from kto_release.templates import save_tokenizer
 from kto_release.train import checkpoints, logps_store
 from kto_release.train.device import keep_freed_memory, process_state, recomputes_activations
-from kto_release.train.distributed import check_kind, heed_launch, one_device, sharded
+from kto_release.train.distributed import check_kind, heed_launch, one_device, save_as, sharded
 from kto_release.train.iteration import Iteration
 from kto_release.train.logps_store import Reference
 from kto_release.train.metrics import MetricsCallback
@@ -48,7 +48,7 @@ def fit(iteration: Iteration) -> None:
         kind = "FSDP2" if trainer.accelerator.is_fsdp2 else trainer.accelerator.distributed_type.value
         console.say(f"{trainer.accelerator.num_processes} processes, {kind}")
     resumed = checkpoints.newest(iteration.folder / "checkpoints")
-    if resumed is not None and iteration.train.lora is None:
+    if resumed is not None and (lora is None or not trainer.accelerator.is_fsdp2):  # adapters are small, and whole too
         check_kind(resumed, trainer.accelerator)
     done = int(resumed.name.removeprefix("checkpoint-")) if resumed else 0
     metrics = MetricsCallback(iteration.folder / "metrics.jsonl", iteration.title, done)
@@ -198,7 +198,7 @@ def _save(trainer: KTOTrainer, iteration: Iteration, target: Path) -> None:
         if state.is_main_process:
             shutil.rmtree(part, ignore_errors=True)
     if trainer.is_fsdp_enabled:
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # whatever checkpoints are
+        save_as(trainer.accelerator, "FULL_STATE_DICT")  # checkpoints are in shards
     with together(state):
         trainer.save_model(str(part))  # gathers sharded weights on every rank; the main process writes
         if state.is_main_process:

@@ -22,7 +22,7 @@ from kto_release.errors import RunError
 from kto_release.train import checkpoints, varlen
 from kto_release.train.batches import GlobalBatch
 from kto_release.train.device import check_room_for_training, process_state
-from kto_release.train.distributed import keep_sums_exact
+from kto_release.train.distributed import keep_sums_exact, save_as
 from kto_release.train.iteration import Iteration
 from kto_release.train.logprobs import branch_logprobs
 from kto_release.train.logps_store import Reference
@@ -87,7 +87,7 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         super().create_accelerator_and_postprocess()
         if self.is_fsdp_enabled:
             # Every rank writes its own shards, once: whole state dicts are gathered, and the weights written twice.
-            self.accelerator.state.fsdp_plugin.set_state_dict_type("SHARDED_STATE_DICT")
+            save_as(self.accelerator, "SHARDED_STATE_DICT")
         keep_sums_exact(self.accelerator, "bf16" if self.args.bf16 else "fp32")
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
