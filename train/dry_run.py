@@ -22,7 +22,7 @@ from kto_release.train.batches import GlobalBatch, all_batches
 from kto_release.train.device import recomputes_activations, resolve_precision
 from kto_release.train.distributed import refuse_quantized_shards
 from kto_release.train.fits import check_base, check_generation, check_rows_fit, check_vocabulary, read_config
-from kto_release.train.inputs import open_tokenizer, show_feedback
+from kto_release.train.inputs import open_tokenizer, show_feedback, show_moment
 from kto_release.train.launch_file import Devices, read_devices
 from kto_release.train.loss import loss_for
 from kto_release.train.memory import GIB, around, estimate
@@ -65,6 +65,7 @@ def show_plan(run: Run, launch: Path | None = None) -> None:
     check_generation(base.path)
     check_vocabulary(tokenizer, base.path, trust_remote_code=recipe.model.trust_remote_code)
     check_contract(tokenizer, template, eos_ids(base.path))
+    show_moment(tokenizer)
     _reach(lambda: _feedback(run, tokenizer, base, read_devices(launch)), HubError)
 
 
@@ -96,7 +97,7 @@ def _memory_and_tokenizer(run: Run, base: LocalModel, launch: Path | None) -> tu
     )
     if devices.shards > 1 and recipe.train.lora is not None and recipe.train.lora.quantize:
         refuse_quantized_shards()
-    return open_tokenizer(run, base)
+    return open_tokenizer(run, base, keep=False)
 
 
 def _free_memory() -> list[int]:
