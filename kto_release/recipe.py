@@ -489,8 +489,9 @@ class EvalSection(Section):
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)
     """What your own set of questions is called, in the score's name too; null: instructions- and a digest."""
     reference: Readable = "auto"
-    """What answers are compared with: "alpaca_eval" (its stored outputs), "initial" (the initial model's answers), or a
-    file in alpaca_eval's model_outputs.json format; "auto" is alpaca_eval for its instructions, else initial."""
+    """What answers are compared with: "alpaca_eval" (its stored outputs), "initial" (the initial model's answers), a
+    file in alpaca_eval's model_outputs.json format, or a run's folder, which means the answers that its evaluations
+    were compared with; "auto" is alpaca_eval for its instructions, else initial."""
     generation: GenerationSection = GenerationSection()
     """How answers are sampled."""
     engine: EngineSection = EngineSection()
