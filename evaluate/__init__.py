@@ -71,6 +71,7 @@ def evaluate(
             judge=judge,
             pairs=pairs_of(instructions, answers.rows, reference),
             training_prompts=sides.training_prompts(),
+            trained_before=sides.trained_before(),
             lc_data=control,
             calibration=read_calibration(run.path / "eval", judge.facts),
             allow_partial=allow_partial,

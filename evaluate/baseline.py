@@ -4,15 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kto_release.digests import sha256_of
 from kto_release.errors import DataError, RecipeError
 from kto_release.evaluate.answers import Answer, Answers
 from kto_release.evaluate.instructions import InstructionSet, Outputs, load_outputs, official_outputs
-from kto_release.files import read_record
+from kto_release.evaluate.pinned import pinned_reference
 from kto_release.judges.asking import Pair
-from kto_release.judges.rows import read_rows
 from kto_release.positions import COUNT, position
-from kto_release.records import EvalRecord
 from kto_release.templates.thoughts import without_thoughts
 
 INITIAL = "initial"
@@ -37,8 +34,7 @@ def is_alpaca_eval(instructions: InstructionSet) -> bool:
 def stored_reference(setting: str, instructions: InstructionSet) -> Outputs | None:
     """The stored outputs that the recipe's `eval.reference` means; None: the initial model's answers.
 
-    A folder, of a run or of an evaluation, means the answers that its evaluations were compared with. Raises
-    `DataError` or `HubError` where they can't be had.
+    Raises `DataError` or `HubError` where they can't be had.
     """
     if setting == INITIAL:
         return None
@@ -46,29 +42,8 @@ def stored_reference(setting: str, instructions: InstructionSet) -> Outputs | No
         return official_outputs() if is_alpaca_eval(instructions) else None
     if setting == "alpaca_eval":
         return official_outputs()
-    return pinned(Path(setting)) if Path(setting).is_dir() else load_outputs(Path(setting))
-
-
-def pinned(folder: Path) -> Outputs:
-    """The reference that the evaluations in a folder or below it share: scores of later runs can stand beside them.
-
-    Raises `DataError` where there is none, or there are several.
-    """
-    paths = sorted(folder.rglob("results.json"))
-    records = [(path, record) for path in paths if (record := read_record(path, EvalRecord)) is not None]
-    if len({record.reference_sha256 for _, record in records}) != 1:
-        raise DataError(
-            f"eval.reference: {str(folder)!r} holds {'several references' if records else 'no evaluation'}",
-            expected="a run, or an evaluation's folder, whose evaluations were compared with the same answers",
-            todo="name the judge's folder: runs/NAME/eval/MODEL/INSTRUCTIONS/JUDGE",
-        )
-    path, record = records[0]
-    rows = read_rows(path.with_name("annotations.json")).rows
-    texts = {row.instruction: row.reference for row in rows if row.sample == 0}
-    # Its own digest, so that both scores have one name; of several samples only the first is taken here.
-    alone = all(row.sample == 0 for row in rows)
-    digest = record.reference_sha256 if alone else sha256_of(sorted(texts.items()))
-    return Outputs(record.reference, texts, digest)
+    path = Path(setting)
+    return pinned_reference(path, instructions) if path.is_dir() else load_outputs(path)
 
 
 def from_outputs(

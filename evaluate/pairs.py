@@ -13,6 +13,7 @@ from kto_release.evaluate.training_prompts import training_prompts
 from kto_release.judges.asking import Journal, questions_of
 from kto_release.judges.background import Beside
 from kto_release.judges.judge import Judge
+from kto_release.lineage import questions, read_lineage
 from kto_release.run import Run
 
 CHARACTERS_PER_TOKEN = 4
@@ -116,6 +117,13 @@ class Sides:
         if isinstance(self.subject, Outputs):
             return None
         return training_prompts(self.run, self.subject.name, self.subject.tokenizer)
+
+    def trained_before(self) -> frozenset[str]:
+        """Digests of the questions that the evaluated model's ancestors were trained on, in earlier runs."""
+        if isinstance(self.subject, Outputs):
+            return frozenset()
+        lineage = read_lineage(self.subject.model.folder)
+        return questions(lineage.rounds) if lineage else frozenset()
 
 
 def _paired(answers: Answers, reference: Reference) -> Answers:

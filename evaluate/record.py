@@ -62,6 +62,8 @@ class Evaluated(NamedTuple):
     pairs: list[Pair]
     training_prompts: Iterable[str] | None
     """Read where they are needed."""
+    trained_before: frozenset[str]
+    """Digests of the questions that the model's ancestors were trained on."""
     lc_data: LcData | None
     calibration: CalibrationRecord | None
     """Of this judge."""
@@ -94,6 +96,7 @@ class Evaluated(NamedTuple):
             cut=[answer.cut for answer in self.answers.rows],
             thoughts=[bool(answer.thoughts) for answer in self.answers.rows],
             training_prompts=self.training_prompts,
+            trained_before=self.trained_before,
         )
 
     def score(self, rows: Sequence[Judged]) -> Scores:

@@ -490,8 +490,8 @@ class EvalSection(Section):
     """What your own set of questions is called, in the score's name too; null: instructions- and a digest."""
     reference: Readable = "auto"
     """What answers are compared with: "alpaca_eval" (its stored outputs), "initial" (the initial model's answers), a
-    file in alpaca_eval's model_outputs.json format, or a run's folder, which means the answers that its evaluations
-    were compared with; "auto" is alpaca_eval for its instructions, else initial."""
+    file in alpaca_eval's model_outputs.json format, or the folder of another run: the answers that it was compared
+    with; "auto" is alpaca_eval for its instructions, else initial."""
     generation: GenerationSection = GenerationSection()
     """How answers are sampled."""
     engine: EngineSection = EngineSection()
@@ -550,6 +550,9 @@ class ReleaseSection(Section):
     """Licence id; "auto" is resolved from the base model and the data, and a conflict is an error."""
     license_override: str | None = None
     """Why the licence above holds although base model and data conflict with it; recorded and shown on the card."""
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[^\s/]+/?$")
+    """The Hub to publish to, for example https://hub.example.org; publishing is refused where HF_ENDPOINT names another
+    one. Null: whichever HF_ENDPOINT names, else huggingface.co."""
     private: bool = True
     """Whether the repository is created private."""
     gated: Literal["auto", "manual"] | None = None

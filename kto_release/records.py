@@ -208,6 +208,8 @@ class IterationRecord(Facts):
     template: str
     """Name of the chat template trained with."""
     template_sha256: str
+    template_moment: str | None = None
+    """When the run began, in UTC, for a template that prints the date; null: it prints none."""
     parent: ModelFacts
     """What this iteration started from."""
     reference: ModelFacts

@@ -80,10 +80,8 @@ def test_judge_alone_asks_the_small_questions_and_prices_the_evaluation(
         assert len(server.bodies) == 2 * asked
     said = " ".join(capfd.readouterr().out.split())
     assert "500 tokens read and 20 written each; it answers as wordy-2026" in said
-    assert "for this evaluation: wordy: 6 judgements, about 6,5" in said
-    assert "at most $0.02, less than $0.01 where answers are as long as those" in said.replace(
-        "$0.01 where", "$0.01 where"
-    )
+    price = "at most $0.02, $0.01 where answers are as long as those"
+    assert f"for this evaluation: wordy: 6 judgements, about 6,476 tokens, {price}" in said
     assert not list(run.path.glob("eval/*/*/answers.jsonl"))
 
 
