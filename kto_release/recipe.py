@@ -567,6 +567,9 @@ class ReleaseSection(Section):
     min_kept: float = Field(default=0.9, ge=0, le=1)
     """Least share of the training that the published weights must keep: of what log-probabilities of answers moved by,
     over the rows that training recorded."""
+    gguf: list[Literal["f32", "f16", "bf16", "q8_0", "q4_k_m"]] = []
+    """Also make GGUF files of these kinds for llama.cpp and Ollama (Llama's, Mistral's and Qwen's families), measured,
+    in a repository of their own, named as this one with -GGUF; q4_k_m needs kto-release[gguf]."""
     template: FileName | None = None
     """Publish with another chat template than the one trained with; needs --replace-template."""
     title: str | None = None
