@@ -15,7 +15,7 @@ from kto_release.files import read_record
 from kto_release.model_cards import DATA_CITATIONS, MODEL_CITATIONS, TEMPLATE_CITATIONS, citation
 from kto_release.models import LocalModel, load_tokenizer
 from kto_release.recipe import Emissions, GenerationSection, Recipe, StatedResult
-from kto_release.records import EvalRecord, Facts, IterationRecord, KeptFacts, ModelFacts, WeightFacts
+from kto_release.records import EvalRecord, Facts, FeedbackReport, IterationRecord, KeptFacts, ModelFacts, WeightFacts
 from kto_release.release.licenses import CardLicense, LicenseFacts, LicenseSource, card_license, license_in, resolve
 from kto_release.release.replay import PUBLISHED, TRAINING
 from kto_release.templates import adds_bos, eos_ids, make_template, render, render_text
@@ -125,6 +125,8 @@ class CardFacts(Facts):
     weights: WeightFacts | None
     kept: KeptFacts | None
     """What they keep of the training; null where nothing was rounded, or nothing measured."""
+    feedback: FeedbackReport | None = None
+    """What the feedback is like; null in runs of before 0.2."""
     iterations: list[IterationRecord]
     evaluations: list[EvalRecord]
 
@@ -186,12 +188,14 @@ def collect_facts(
     revision: str = "main",
     pictures: Sequence[str] = (),
     lookup: LicenseLookup | None = None,
+    feedback: FeedbackReport | None = None,
 ) -> CardFacts:
     """The facts of a release. At least one iteration must be finished.
 
     `base` is the initial model's folder, `model` the folder with the published configuration, tokenizer and template,
     `revision` the branch that the release goes to, `pictures` are paths in the release, `lookup` finds a licence on the
     Hub (the default: the cache, then the Hub).
+    `feedback` is what was recorded of the feedback.
     Raises `ReleaseError` where a citation does not exist, `ModelError` where the tokenizer can't be loaded.
     """
     if not iterations:
@@ -228,6 +232,7 @@ def collect_facts(
         made_by=f"kto-release {__version__}",
         weights=weights,
         kept=kept,
+        feedback=feedback,
         iterations=list(iterations),
         evaluations=list(evaluations),
     )
