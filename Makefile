@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help install demo test quick check bench-train bench-eval docs help-snapshot trajectory clean
+.PHONY: help install demo test quick check bench-train bench-eval check-gpu docs help-snapshot trajectory clean
 
 help:
 	@echo "make demo         install, and run the quickstart through train, eval and publish"
@@ -11,6 +11,7 @@ help:
 	@echo "make quick        the tests that are quick: while you work"
 	@echo "make check        lint, format, types, and the tests of the built wheel"
 	@echo "make bench-train  training against TRL's KTOTrainer, into benchmarks/README.md (half an hour on two cores)"
+	@echo "make check-gpu    what needs an NVIDIA GPU: tests, and training against TRL, the peak and the memory estimate"
 	@echo "make bench-eval   how often intervals hold, and generation beside vLLM's own (half an hour on two cores)"
 	@echo "make docs         the recipe's reference and schema, from the code"
 	@echo "make trajectory   the training loop's numbers of a tiny run, recorded anew (from a clean tree)"
@@ -38,7 +39,7 @@ quick: install
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/wheel build/typed && mkdir -p build
+	rm -rf build && mkdir build
 	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . > build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
 	$(BIN)/pip install --quiet --no-deps --no-compile --target build/typed build/wheel/*.whl
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kto_release
@@ -51,6 +52,10 @@ bench-eval: install
 	$(BIN)/kto-release demo --prepare
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/generation.py "$${XDG_CACHE_HOME:-$$HOME/.cache}/kto-release/models/HuggingFaceTB--SmolLM2-135M-Instruct" --prompts 16 --max-tokens 48
+
+# Ends with 1 where there is no GPU, a test fails or a target is missed.
+check-gpu: install
+	$(BIN)/python benchmarks/gpu.py
 
 docs: install
 	$(BIN)/python -c "from pathlib import Path; from kto_release import schema; Path('docs/recipe.md').write_text(schema.markdown()); Path('recipes/schema.json').write_text(schema.json_schema())"

@@ -112,6 +112,7 @@ def recipe_of(contender: dict[str, Any]) -> Recipe:
                 "max_length": contender.get("max_length", MAX_LENGTH),
                 "tokens_per_pack": contender.get("tokens_per_pack", MAX_LENGTH),
                 "checkpoint_every": 10**9,
+                "lora": contender.get("lora"),
             },
         }
     )

@@ -4,6 +4,8 @@
 of a real model (with --data, a folder of alpaca_eval's annotations/ and hub/df_gamed.csv). For each set the intervals
 of kto-release are computed as `kto-release eval` does, with the regularization chosen anew by alpaca_eval's own
 cross-validation, and so is the one that alpaca_eval's lc_standard_error would give. Minutes on one core.
+
+`--few` measures the intervals under 200 instructions, and how often the test calls one of two equal models better.
 """
 
 import argparse
@@ -19,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from made_up import COEFFICIENTS, gamed_data, population
 
 from kto_release.evaluate.scoring import alpaca
+from kto_release.evaluate.scoring.few import difference_interval, rate_interval
 from kto_release.evaluate.scoring.intervals import (
     length_controlled_replicates,
     length_model,
@@ -27,6 +30,7 @@ from kto_release.evaluate.scoring.intervals import (
 )
 from kto_release.evaluate.scoring.length_data import LcData, read_lc_data
 from kto_release.evaluate.scoring.placed import place
+from kto_release.evaluate.scoring.verdict import verdict_of
 from kto_release.judges.rows import read_rows
 
 SIZE = 805
@@ -100,6 +104,34 @@ def measure_small(name: str, preferences: np.ndarray, sets: int, draws: int) -> 
     print(f"  {name} ({truth:.1f}%), win rate only: {', '.join(line)}")
 
 
+def few(sets: int) -> None:
+    """Print the coverage of the intervals under 200 instructions, and the level of the test."""
+    random, none = np.random.default_rng(3), np.zeros(0)
+    rates = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95)
+    print("| instructions | " + " | ".join(f"{rate:.0%}" for rate in rates) + " |")
+    print("|---" * (len(rates) + 1) + "|")
+    for size in (20, 40, 80, 120, 160, 199):
+        cells = []
+        for rate in rates:
+            worlds = [random.random((sets, size)) < rate, random.beta(rate, 1 - rate, (sets, size))]
+            if 0.2 <= rate <= 0.8:  # three of ten are drawn
+                drawn = random.random((sets, size)) < 0.3
+                worlds.append(np.where(drawn, 0.5, random.random((sets, size)) < (rate - 0.15) / 0.7))
+            held = []
+            for world in worlds:
+                intervals = [rate_interval(float(one.mean() * 100), one, none) for one in world.astype(float)]
+                held.append(np.mean([one.low <= 100 * rate <= one.high for one in intervals]))
+            cells.append(f"{min(held):.1%}")
+        print(f"| {size} | {' | '.join(cells)} |")
+    for size in (10, 24, 50, 100):
+        false = 0
+        for _ in range(sets):
+            quality = random.beta(1, 1, size)
+            gains = np.subtract(*(np.clip(quality + random.normal(0, 0.2, size), 0, 1) for _ in "ab"))
+            false += verdict_of(gains, difference_interval(gains, none, 0)).said != "not distinguishable"
+        print(f"{size} instructions: one of two equal models is called better in {false / sets:.1%}")
+
+
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,7 +139,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["claude-2.1", "gemma-2b-it"], help="with --data")
     parser.add_argument("--sets", type=int, default=1000)
     parser.add_argument("--resamples", type=int, default=300)
+    parser.add_argument("--few", action="store_true", help="only sets of fewer than 200 instructions")
     arguments = parser.parse_args()
+    if arguments.few:
+        few(arguments.sets)
+        return
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

@@ -25,7 +25,7 @@ from kto_release.judges.account import account
 from kto_release.judges.asking import Journal, judge_pairs, refuse_failures
 from kto_release.judges.batch import collected
 from kto_release.judges.prompt import load_prompt
-from kto_release.judges.rows import Rows, write_rows
+from kto_release.judges.rows import Judged, Rows, write_rows
 from kto_release.recipe import EvalSection
 from kto_release.records import EvalRecord
 from kto_release.run import Run
@@ -46,7 +46,7 @@ def evaluate(
     anything is generated or paid is checked first. Raises a `KtoReleaseError` that says what is wrong.
     """
     settings = run.recipe.eval
-    instructions = load_instructions(settings)
+    instructions = load_instructions(settings, run.recipe.data)
     subject = load_outputs(outputs) if outputs else find_candidate(run, model)
     stored = stored_reference(settings.reference, instructions) if settings.judge else None
     control = None
@@ -58,7 +58,7 @@ def evaluate(
         run.create()
         console.heading(f"Evaluating {subject.name} on {instructions.name} ({len(instructions.rows)} instructions)")
         judge = open_judge(run, settings.judge, pool, expected_load(settings, instructions)) if settings.judge else None
-        sides = Sides(run, instructions, subject, stored, pool, judge)
+        sides = Sides(run, instructions, subject, stored, pool, judge, allow_partial=allow_partial)
         if judge is None:
             sides.answers()
             return None
@@ -71,6 +71,7 @@ def evaluate(
             judge=judge,
             pairs=pairs_of(instructions, answers.rows, reference),
             training_prompts=sides.training_prompts(),
+            trained_before=sides.trained_before(),
             lc_data=control,
             calibration=read_calibration(run.path / "eval", judge.facts),
             allow_partial=allow_partial,
@@ -79,9 +80,15 @@ def evaluate(
         if record is None and not collected(judge, evaluated.pairs, journal):
             return None
         if record is None:
-            record, sentences = _judged(run, evaluated, journal)
+            record, rows = _judged(evaluated, journal)
         else:
-            sentences = against_earlier(load(journal.folder, record), run.path / "eval", control)
+            rows = load(journal.folder, record).rows
+        # Again where nothing else is new: an earlier iteration may have been evaluated since.
+        sentences = against_earlier(Evaluation(record, rows), run.path / "eval", control)
+        earlier = [found for where, found in run.eval_records() if where != journal.folder]
+        write_report(
+            journal.folder, record, rows, earlier=earlier, compared=sentences, prompt=_prompt(evaluated.settings)
+        )
     show(record)
     for sentence in sentences:
         console.say(sentence)
@@ -89,26 +96,20 @@ def evaluate(
     return record
 
 
-def _judged(run: Run, evaluated: Evaluated, journal: Journal) -> tuple[EvalRecord, list[str]]:
-    """Screen, judge and score; annotations.json and the report are written, and last the record.
-
-    Returned with it is how this model compares with the earlier ones, in sentences.
-    """
+def _judged(evaluated: Evaluated, journal: Journal) -> tuple[EvalRecord, list[Judged]]:
+    """Screen, judge and score; annotations.json is written, and last the record, which is returned with its rows."""
     folder, judge = journal.folder, evaluated.judge
     screening = evaluated.screen()
     show_screening(screening)
     judgements = judge_pairs(judge, evaluated.pairs, journal)
     refuse_failures(judgements, evaluated.settings.max_failed)
     rows = [row._replace(flags=kinds) for row, kinds in zip(judgements.rows, screening.flags, strict=True)]
-    record = evaluated.record(evaluated.score(rows), screening, account(judgements, judge.facts))
+    record = evaluated.record(evaluated.score(rows), screening, account(judgements, judge.facts, judge.trial))
     write_rows(
         folder / "annotations.json", Rows(rows, evaluated.answers.generator, evaluated.reference.name, judge.facts.name)
     )
-    earlier = [found for where, found in run.eval_records() if where != folder]
-    sentences = against_earlier(Evaluation(record, rows), run.path / "eval", evaluated.lc_data)
-    write_report(folder, record, rows, earlier=earlier, compared=sentences, prompt=_prompt(evaluated.settings))
     write_record(folder / "results.json", record)
-    return record, sentences
+    return record, rows
 
 
 def _prompt(settings: EvalSection) -> Turns:

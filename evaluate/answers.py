@@ -19,6 +19,7 @@ from kto_release.engines import Engines, Request, Sampling, choose
 from kto_release.errors import DataError, RunError
 from kto_release.evaluate.candidates import Candidate, check_weights
 from kto_release.evaluate.instructions import InstructionSet, Outputs
+from kto_release.evaluate.questions import Instruction
 from kto_release.files import append_jsonl, read_jsonl, read_record, write_atomically, write_record
 from kto_release.provenance import environment, now
 from kto_release.recipe import GenerationSection
@@ -109,7 +110,7 @@ def answer(
     `reserve`: tokens that the engine must have room for where it will serve another purpose afterwards. `heard` is told
     every answer as soon as there is one. Raises `RunError` where what is on disk was made otherwise, and `EngineError`.
     """
-    folder = run.eval_folder(candidate.name, instructions.name)
+    folder = run.eval_folder(candidate.name, instructions.folder)
     settings = run.recipe.eval.generation
     _check_plan(folder, _plan(run, candidate, instructions))
     rows = _Journal(folder / "answers.jsonl", instructions)
@@ -132,10 +133,13 @@ def answer(
     return _answers(candidate.generator, [rows.found[key] for key in wanted], record)
 
 
-def stored_answers(outputs: Outputs, instructions: InstructionSet) -> Answers:
-    """Answers from a file, found by instruction. Raises `DataError` where any is missing."""
-    said = [without_thoughts(text) for text in outputs.by_place(instructions)]
-    rows = [Answer(place, 0, one.text, 0, not one.closed, one.thoughts) for place, one in enumerate(said)]
+def stored_answers(outputs: Outputs, instructions: InstructionSet, *, allow_partial: bool = False) -> Answers:
+    """Answers from a file, found by instruction. Raises `DataError` where any is missing, without `allow_partial`."""
+    texts = outputs.by_place(instructions) if allow_partial else outputs.all_by_place(instructions)
+    said = [(place, without_thoughts(text)) for place, text in enumerate(texts) if text is not None]
+    if not said:
+        raise DataError(f"{outputs.name!r} has no output for any of the instructions", expected="outputs of this set")
+    rows = [Answer(place, 0, one.text, 0, not one.closed, one.thoughts) for place, one in said]
     return _answers(outputs.name, rows, None)
 
 
@@ -145,7 +149,7 @@ def _answers(generator: str, rows: list[Answer], record: AnswersRecord | None) -
 
 def are_complete(run: Run, candidate: Candidate, instructions: InstructionSet) -> bool:
     """Whether nothing is left to generate, as far as the record tells."""
-    record = read_record(run.eval_folder(candidate.name, instructions.name) / "record.json", AnswersRecord)
+    record = read_record(run.eval_folder(candidate.name, instructions.folder) / "record.json", AnswersRecord)
     return record is not None and record.generation.samples == run.recipe.eval.generation.samples
 
 
@@ -274,7 +278,7 @@ def _generate(
 def _prompts(candidate: Candidate, instructions: InstructionSet, variables: dict[str, Any]) -> list[list[int]]:
     prompts = []
     for place, row in enumerate(instructions.rows, 1):
-        ids = render(candidate.tokenizer, [{"role": "user", "content": row.text}], prompt=True, variables=variables)
+        ids = render(candidate.tokenizer, row.messages, prompt=True, variables=variables)
         if not ids:
             raise DataError(f"instruction {place} gives no tokens: {row.text[:60]!r}")
         prompts.append(ids)
@@ -289,6 +293,10 @@ def seed_of(seed: int, instruction: str, sample: int) -> int:
     """An answer's own seed, of 32 bits: it depends on nothing but the recipe's seed, the instruction and the sample."""
     digest = hashlib.sha256(f"{seed}\n{sample}\n{instruction}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:4])
+
+
+def _conversation(instruction: Instruction) -> dict[str, Any]:
+    return {"messages": instruction.messages} if instruction.conversation else {}
 
 
 def _finish(
@@ -307,6 +315,7 @@ def _finish(
             "instruction": instructions.rows[one.place].text,
             "output": one.text,
             "generator": candidate.generator,
+            **_conversation(instructions.rows[one.place]),
         }
         for one in answers
         if one.sample == 0

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kto_release.errors import RecipeError
+from kto_release.errors import DataError, RecipeError
 from kto_release.evaluate.answers import Answer, Answers
 from kto_release.evaluate.instructions import InstructionSet, Outputs, load_outputs, official_outputs
+from kto_release.evaluate.pinned import pinned_reference
 from kto_release.judges.asking import Pair
 from kto_release.positions import COUNT, position
 from kto_release.templates.thoughts import without_thoughts
@@ -39,13 +40,23 @@ def stored_reference(setting: str, instructions: InstructionSet) -> Outputs | No
         return None
     if setting == "auto":
         return official_outputs() if is_alpaca_eval(instructions) else None
-    return official_outputs() if setting == "alpaca_eval" else load_outputs(Path(setting))
+    if setting == "alpaca_eval":
+        return official_outputs()
+    path = Path(setting)
+    return pinned_reference(path, instructions) if path.is_dir() else load_outputs(path)
 
 
-def from_outputs(outputs: Outputs, instructions: InstructionSet, samples: int) -> Reference:
-    """Stored outputs, found by instruction. Raises `DataError` where any is missing."""
-    texts = enumerate(without_thoughts(text).text for text in outputs.by_place(instructions))
-    return Reference(outputs.name, outputs.sha256, {(place, n): text for place, text in texts for n in range(samples)})
+def from_outputs(
+    outputs: Outputs, instructions: InstructionSet, samples: int, *, allow_partial: bool = False
+) -> Reference:
+    """Stored outputs, found by instruction. Raises `DataError` where any is missing, without `allow_partial`."""
+    found = outputs.by_place(instructions) if allow_partial else outputs.all_by_place(instructions)
+    texts = {place: without_thoughts(text).text for place, text in enumerate(found) if text is not None}
+    if not texts:
+        raise DataError(f"{outputs.name!r} has no output for any of the instructions", expected="outputs of this set")
+    return Reference(
+        outputs.name, outputs.sha256, {(place, n): text for place, text in texts.items() for n in range(samples)}
+    )
 
 
 def from_answers(answers: Answers) -> Reference:
@@ -54,7 +65,7 @@ def from_answers(answers: Answers) -> Reference:
 
 
 def pairs_of(instructions: InstructionSet, answers: Sequence[Answer], reference: Reference) -> list[Pair]:
-    """Every answer with the reference's."""
+    """Every answer with the reference's, where there is one."""
     return [
         Pair(
             instruction=instructions.rows[one.place].text,
@@ -65,6 +76,7 @@ def pairs_of(instructions: InstructionSet, answers: Sequence[Answer], reference:
             thoughts=one.thoughts or None,
         )
         for one in answers
+        if (one.place, one.sample) in reference.texts
     ]
 
 

@@ -13,6 +13,7 @@ from kto_release.records import ModelFacts
 from kto_release.run import Run
 from kto_release.templates import Template, eos_ids, load_template, set_template, stop_ids
 from kto_release.templates.contract import check_contract
+from kto_release.templates.moment import reads_clock, set_moment
 
 ITERATION = re.compile(r"iteration-([1-9]\d*)")
 
@@ -75,6 +76,8 @@ def _initial(run: Run) -> Candidate:
         )
     tokenizer = load_tokenizer(base, trust_remote_code=section.trust_remote_code)
     template = load_template(section.template, tokenizer)
+    if reads_clock(template.source):
+        set_moment(tokenizer, run.moment())
     model = Model(base.path, wanted_dtype(run, facts.dtype), section.trust_remote_code)
     return _candidate("initial", base.name, facts, model, tokenizer, template)
 
@@ -97,6 +100,8 @@ def _iteration(run: Run, number: int) -> Candidate:
     where, facts = facts_of(run, record)  # what is published is evaluated, to the bit
     model = Model(where, facts.dtype, section.trust_remote_code)
     template = load_template("base", tokenizer)
+    if reads_clock(template.source):
+        set_moment(tokenizer, record.template_moment or run.moment())
     check_contract(tokenizer, template, eos_ids(folder))  # else other prompts would be answered than were trained on
     return _candidate(name, f"{run.recipe.name}-{name}", facts, model, tokenizer, template)
 
@@ -106,6 +111,8 @@ def _foreign(run: Run, which: str) -> Candidate:
     facts = model_facts(local, local.name)
     tokenizer = load_tokenizer(local)
     template = load_template("base" if tokenizer.chat_template else run.recipe.model.template, tokenizer)
+    if reads_clock(template.source):
+        set_moment(tokenizer, run.moment())
     name = f"{re.sub(r'[^A-Za-z0-9._-]+', '--', local.name)}-{facts.sha256[:8]}"
     return _candidate(name, local.name, facts, Model(local.path, facts.dtype), tokenizer, template)
 

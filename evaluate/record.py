@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kto_release.digests import sha256_of
 from kto_release.evaluate.answers import Answers
 from kto_release.evaluate.baseline import Reference, is_alpaca_eval
@@ -12,9 +14,11 @@ from kto_release.evaluate.instructions import InstructionSet
 from kto_release.evaluate.scoring.length_data import LcData
 from kto_release.evaluate.scoring.scores import Scores, score
 from kto_release.evaluate.scoring.screening import Screening, screen
+from kto_release.evaluate.scoring.verdict import verdict_of
 from kto_release.files import read_record
 from kto_release.judges.asking import Pair
 from kto_release.judges.judge import Judge
+from kto_release.judges.official import OFFICIAL_REFERENCE
 from kto_release.judges.rows import Judged
 from kto_release.provenance import environment, now
 from kto_release.recipe import EvalSection
@@ -57,6 +61,8 @@ class Evaluated(NamedTuple):
     pairs: list[Pair]
     training_prompts: Iterable[str] | None
     """Read where they are needed."""
+    trained_before: frozenset[str]
+    """Digests of the questions that the model's ancestors were trained on."""
     lc_data: LcData | None
     calibration: CalibrationRecord | None
     """Of this judge."""
@@ -89,6 +95,7 @@ class Evaluated(NamedTuple):
             cut=[answer.cut for answer in self.answers.rows],
             thoughts=[bool(answer.thoughts) for answer in self.answers.rows],
             training_prompts=self.training_prompts,
+            trained_before=self.trained_before,
         )
 
     def score(self, rows: Sequence[Judged]) -> Scores:
@@ -96,11 +103,12 @@ class Evaluated(NamedTuple):
         own = not is_alpaca_eval(self.instructions)
         return score(
             rows,
-            expected=[row.text for row in self.instructions.rows] if own else None,
+            expected=self.instructions.expected if own else None,
             lc_data=self.lc_data,
             bootstrap=self.settings.bootstrap,
             allow_partial=self.allow_partial or bool(self.settings.max_instructions or self.settings.max_failed),
             min_answer_mass=self.settings.min_answer_mass,
+            votes=self.judge.facts.votes,
         )
 
     def record(self, scores: Scores, screening: Screening, judging: JudgingFacts) -> EvalRecord:
@@ -130,26 +138,33 @@ def finished(folder: Path, digest: str) -> EvalRecord | None:
     return record if record is not None and record.inputs_sha256 == digest else None
 
 
-def full_name(judge: JudgeFacts, instructions: str, *, is_alpaca_eval: bool) -> str:
-    """The score's name: what was measured, and by whom. The judge is a part of it, always."""
-    benchmark = "AlpacaEval 2.0" if is_alpaca_eval else instructions
+def full_name(compared: Compared, *, is_alpaca_eval: bool) -> str:
+    """The score's name: what was measured, against what, and by whom. Reference and judge are a part of it, always.
+
+    Two references can have one name, so theirs comes with a digest of its answers; the official one's is known.
+    """
+    judge, reference = compared.judge, compared.reference
+    if not (is_alpaca_eval and reference == OFFICIAL_REFERENCE):
+        reference = f"{reference} {compared.reference_sha256[:8]}"
+    benchmark = "AlpacaEval 2.0" if is_alpaca_eval else compared.instructions
     orders = "both orders" if judge.swap else "one order"
     votes = f", {judge.votes} votes" if judge.votes > 1 else ""
     read = f", discrete verdicts in words{votes}" if judge.words else ""
-    return f"{benchmark} [judge={judge.name}, prompt={judge.prompt} {judge.prompt_sha256[:8]}, {orders}{read}]"
+    asked = f"judge={judge.name}, prompt={judge.prompt} {judge.prompt_sha256[:8]}, {orders}{read}"
+    return f"{benchmark} [reference={reference}, {asked}]"
 
 
 def to_record(
     scores: Scores, compared: Compared, screening: Screening, *, estimated: Mapping[str, Any] | None = None
 ) -> EvalRecord:
     """The record of an evaluation; `estimated` is what a calibration makes of it."""
-    judge, data = compared.judge, compared.lc_data
+    data = compared.lc_data
     plain = compared._asdict()
     del plain["lc_data"]
-    return EvalRecord(
+    record = EvalRecord(
         **plain,
         finished=now(),
-        score=full_name(judge, compared.instructions, is_alpaca_eval=scores.is_alpaca_eval),
+        score=full_name(compared, is_alpaca_eval=scores.is_alpaca_eval),
         win_rate=scores.win_rate,
         standard_error=scores.standard_error,
         discrete_win_rate=scores.discrete_win_rate,
@@ -179,3 +194,4 @@ def to_record(
         regularization=scores.regularization,
         by_dataset=scores.by_dataset,
     )
+    return record.model_copy(update={"verdict": verdict_of(np.array(scores.gains), scores.points, record.doubts)})

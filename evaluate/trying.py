@@ -31,7 +31,7 @@ def try_judge(run: Run) -> None:
     settings = run.recipe.eval
     if settings.judge is None:
         raise RecipeError("the recipe names no judge", todo="set eval.judge")
-    load = expected_load(settings, load_instructions(settings))
+    load = expected_load(settings, load_instructions(settings, run.recipe.data))
     with run.lock(), engines(settings.engine, run.path / "eval" / "vllm.log") as pool:
         run.create()
         judge = open_judge(run, settings.judge, pool, load, again=True)

@@ -20,8 +20,8 @@ UNDECIDED = 5
 MANY_UNREADABLE = 0.1
 
 
-def account(judgements: Judgements, judge: JudgeFacts) -> JudgingFacts:
-    """The account of all judgements behind a score."""
+def account(judgements: Judgements, judge: JudgeFacts, trial: str | None = None) -> JudgingFacts:
+    """The account of all judgements behind a score; `trial` is what the judge did with the small questions."""
     verdicts = [verdict for found in judgements.verdicts for verdict in found.values()]
     prices = [verdict.price for verdict in verdicts if verdict.price is not None]
     answers = sum(judge.votes for _ in verdicts) + judgements.unreadable
@@ -33,6 +33,7 @@ def account(judgements: Judgements, judge: JudgeFacts) -> JudgingFacts:
         unreadable=unreadable,
         cut_prompts=cut,
         price=sum(prices) if prices else None,
+        trial=trial,
         doubts=[*_doubts(verdicts, served, cut, unreadable)],
     )
 

@@ -167,8 +167,9 @@ def gather(facts: JudgeFacts, pairs: Sequence[Pair], questions: Sequence[Questio
             failures[failure] += 1
         rows.append(_judged(facts, pair, found, failure))
         verdicts.append(found)
-    outcomes = [*journal.verdicts.values(), *journal.failures.values()]
-    return Judgements(rows, verdicts, failures, sum(outcome.unreadable for outcome in outcomes))
+    unreadable = sum(verdict.unreadable for verdict in journal.verdicts.values())
+    unreadable += sum(failure.unreadable for failure in journal.failures.values())
+    return Judgements(rows, verdicts, failures, unreadable)
 
 
 def preference_of(order: Order, verdict: Verdict) -> float:

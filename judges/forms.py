@@ -34,7 +34,7 @@ def form_of(section: Section, letters: Letters, *, words: bool) -> Form:
     """The recipe's request; null in its parameters takes one of our own out."""
     own = {key: value for key, value in section.parameters.items() if key != "extra_body"}
     given = {**own, **(section.parameters.get("extra_body") or {})}  # type: ignore[dict-item]
-    request = {"max_tokens": TEXT_TOKENS} if words else dict(LOGPROBS)
+    request: dict[str, Any] = {"max_tokens": TEXT_TOKENS} if words else dict(LOGPROBS)
     if section.max_tokens is not None:
         request["max_tokens"] = section.max_tokens
     if section.reasoning_effort is not None:

@@ -88,6 +88,8 @@ class Judge(Protocol):
     facts: JudgeFacts
     beside: bool
     """Whether it can judge while answers are still generated: it needs no device of ours."""
+    trial: str | None
+    """What it did with small questions whose answer is known; null where it was not asked them."""
     determines: dict[str, Any]
     """What of this judge determines a verdict: it goes into the key of every question."""
 

@@ -32,6 +32,7 @@ class LocalJudge:
     """See `Judge`. It shares the device with what generates, so it is loaded at its first question."""
 
     beside = False
+    trial: str | None = None
 
     def __init__(
         self,

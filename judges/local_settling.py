@@ -10,6 +10,7 @@ from kto_release.judges.prompt import load_prompt
 from kto_release.judges.trial import (
     READABLE,
     TrialRecord,
+    in_words,
     is_noise,
     is_opposite,
     record_of,
@@ -35,9 +36,11 @@ def open_judge(section: Section, run: Run, pool: Engines, load: Load | None, *, 
     own = section.model == "initial"
     local = locate(initial.base, initial.revision) if own else locate(section.model, section.revision)
 
-    def made(*, words: bool, written: int | None = None) -> LocalJudge:
+    def made(*, words: bool, trial: bool = False) -> LocalJudge:
+        asked = section.model_copy(update={"votes": 1}) if trial else section
         trusted = own and initial.trust_remote_code
-        return LocalJudge(section, local, prompt, pool, words=words, written=written, trust_remote_code=trusted)
+        written = TRIAL_TOKENS if trial else None
+        return LocalJudge(asked, local, prompt, pool, words=words, written=written, trust_remote_code=trusted)
 
     words = section.verdict == "text" or (section.verdict == "auto" and section.votes > 1)
     judge = made(words=words)
@@ -48,12 +51,14 @@ def open_judge(section: Section, run: Run, pool: Engines, load: Load | None, *, 
     record = None if again else read_record(path, TrialRecord)
     if record is None:
         console.say(f"asking {judge.facts.model} five small pairs in both orders")
-        record = _trial([made(words=way, written=TRIAL_TOKENS) for way in ways])
+        record = _trial([made(words=way, trial=True) for way in ways])
         write_record(path, record)
         show(record, judge.facts.model)
     if load is not None and again:
         console.say(judge.priced(load))
-    return made(words=record.words)
+    judge = made(words=record.words)
+    judge.trial = in_words(record)
+    return judge
 
 
 def _trial(ways: list[LocalJudge]) -> TrialRecord:

@@ -18,7 +18,7 @@ from kto_release.judges.forms import Form, form_of, wants_words
 from kto_release.judges.judge import Done, Failure, Load, Question, Questions, Verdict, determining
 from kto_release.judges.prompt import FOREIGN_MARKS, JudgePrompt
 from kto_release.judges.reading import NoCompletion, Unreadable, read_served, read_usage, read_verdict, read_words
-from kto_release.judges.trial import TrialRecord
+from kto_release.judges.trial import TrialRecord, in_words
 from kto_release.judges.voting import together
 from kto_release.recipe import OpenAIJudge as Section
 from kto_release.records import JudgeFacts
@@ -70,7 +70,8 @@ class OpenAIJudge:
         self._spent = 0.0
         self._unanswered = 0
         self._refused = 0
-        self.trial = trial
+        self.trial = in_words(trial) if trial else None
+        self._wrote = trial.written if trial else None
         self.batch = section.batch
         self.beside = section.batch is None
         self.facts = JudgeFacts(
@@ -93,8 +94,7 @@ class OpenAIJudge:
         asked = questions * self._votes
         read = (questions * self._prompt.characters + characters) / CHARACTERS_PER_TOKEN * self._votes
         cost = self._price(read, asked * self._form.written * self._form.request.get("n", 1))
-        wrote = self.trial.written if self.trial else None
-        likely = self._price(read, asked * wrote) if wrote is not None else None
+        likely = self._price(read, asked * self._wrote) if self._wrote is not None else None
         return Estimate(round(read), cost, likely)
 
     def _price(self, read: float, written: float) -> float | None:
@@ -157,7 +157,7 @@ class OpenAIJudge:
         words, letters = self._form.words, self._prompt.letters
         todo = [
             "check base_url and model",
-            "give it more room in eval.judge.max_tokens"
+            "give it more room in eval.judge.max_tokens or less to think (reasoning_effort, chat_template_kwargs)"
             if words
             else "let it answer in words: eval.judge.verdict: text",
         ]

@@ -23,10 +23,16 @@ class RecordedJudge:
     beside = False
     occupies: Model | None = None
     longest = 0
+    trial: str | None = None
 
     def __init__(self, section: Section) -> None:
         found = read_rows(Path(section.path))
-        self._rows = {collapsed(row.instruction): row for row in found.rows}
+        self._rows: dict[tuple[str, str, str], Judged] = {}
+        self._asked = {collapsed(row.instruction) for row in found.rows}
+        for row in found.rows:
+            # By the very text, and by it whatever its whitespace: two that differ in that alone have other answers.
+            for text in (collapsed(row.instruction), row.instruction):
+                self._rows[text, row.reference, row.output] = row
         self.facts = (
             official_judge_facts()
             if (found.annotator, found.reference) == (OFFICIAL_JUDGE, OFFICIAL_REFERENCE)
@@ -50,16 +56,17 @@ class RecordedJudge:
     def ask(self, questions: Questions, done: Done) -> None:
         """See `Judge`. A judgement of other answers than these is none."""
         for question in questions:
-            row = self._rows.get(collapsed(question.instruction))
             reference, answer = question.first, question.second
             if question.order == "answer_first":
                 reference, answer = answer, reference
-            if row is None:
-                done(question, Failure("no judgement is recorded for this instruction"))
-            elif (row.reference, row.output) != (reference, answer):
+            texts = (question.instruction, collapsed(question.instruction))
+            row = next((self._rows[key] for text in texts if (key := (text, reference, answer)) in self._rows), None)
+            if row is not None:
+                done(question, _verdict(row, question))
+            elif collapsed(question.instruction) in self._asked:
                 done(question, Failure("the judgement that is recorded is of other answers"))
             else:
-                done(question, _verdict(row, question))
+                done(question, Failure("no judgement is recorded for this instruction"))
 
 
 def _verdict(row: Judged, question: Question) -> Verdict | Failure:

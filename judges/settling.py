@@ -101,7 +101,7 @@ def _adapted(section: Section, prompt: JudgePrompt, backoff: float, *, words: bo
     """Ask in one way, changed as far as the endpoint asks for. Raises `JudgeError` where it does not answer."""
     form = form_of(section, prompt.letters, words=words)
     for _ in range(ADAPTATIONS):
-        judge = OpenAIJudge(section, prompt, form, backoff=backoff)
+        judge = OpenAIJudge(section.model_copy(update={"votes": 1}), prompt, form, backoff=backoff)
         first = judge.probe()
         found = tried(judge) if isinstance(first, Verdict) else Tried({"probe": first}, 0)
         failure = found.failure

@@ -180,6 +180,14 @@ def trial_file(run: Run, name: str, determines: object) -> Path:
     return run.path / "eval" / "trials" / f"{safe}-{sha256_of(determines)[:8]}" / "trial.json"
 
 
+def in_words(record: TrialRecord) -> str:
+    """What the judge did with the small questions."""
+    return (
+        f"{record.right} of {record.asked} small questions right (a coin: {record.asked // 2}), "
+        f"{record.turned} of {len(PAIRS)} pairs turned with the order"
+    )
+
+
 def show(record: TrialRecord, name: str) -> None:
     """The trial on the console."""
     kind = "verdicts from its words" if record.words else "verdicts from log-probabilities"
@@ -192,10 +200,7 @@ def show(record: TrialRecord, name: str) -> None:
         else ""
     )
     served = f"; it answers as {record.served}" if record.served else ""
-    console.say(
-        f"  {record.right} of {record.asked} small questions right (a coin: {record.asked // 2}), "
-        f"{record.turned} of {len(PAIRS)} pairs turned with the order{mass}{took}{served}"
-    )
+    console.say(f"  {in_words(record)}{mass}{took}{served}")
     if record.verdicts < record.asked:
         console.warn(f"{record.asked - record.verdicts} of its {record.asked} answers held no verdict")
     if record.right <= record.asked * 0.7:

@@ -123,8 +123,8 @@ def _marked(text: str, letters: Letters) -> list[str]:
     if not found:
         return []
     place, letter = max(found)
-    line = text.rfind("\n", 0, place) + 1
-    beside = {other for start, other in found if start >= line}
+    begin = text.rfind("\n", 0, place) + 1
+    beside = {other for start, other in found if start >= begin}
     ends = not text[place:].strip().partition("\n")[2].strip()
     return [letter] if ends and beside == {letter} else [letter for _, letter in found]
 

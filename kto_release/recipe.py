@@ -21,10 +21,13 @@ class Beside(Enum):
 
     FILE = "by a file's ending, or ./ or ../ at its start"
     EXISTING = "the same, or by existing there"
+    READ = "the same as FILE, or by being a file there, or a path to something there"
 
 
 FileName = Annotated[str, Beside.FILE]
 """A file's name, or something else (a Hub id, a split, a template's name) that looks like none."""
+Readable = Annotated[str, Beside.READ]
+"""A name that is known, or a file of any ending."""
 Location = Annotated[str, Beside.EXISTING]
 """A Hub id, or a file or folder."""
 
@@ -352,7 +355,7 @@ class OpenAIJudge(Section):
     """Name of the environment variable that holds the key."""
     azure_api_version: str | None = None
     """Set for Azure OpenAI: its API version; base_url is then the Azure endpoint."""
-    prompt: FileName = "alpaca_eval"
+    prompt: Readable = "alpaca_eval"
     """"alpaca_eval" (the official prompt of AlpacaEval 2.0) or a file in the same form, which asks for m (the first
     output is better) or M, or for the letters below."""
     letters: Letters = None
@@ -438,7 +441,7 @@ class LocalJudge(Section):
     """Hub id or local folder; "initial" is the run's own initial model."""
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
-    prompt: FileName = "alpaca_eval"
+    prompt: Readable = "alpaca_eval"
     """"alpaca_eval" (the official prompt of AlpacaEval 2.0) or a file in the same form, which asks for m (the first
     output is better) or M, or for the letters below."""
     letters: Letters = None
@@ -482,11 +485,16 @@ Judge = Annotated[OpenAIJudge | LocalJudge | RecordedJudge, Field(discriminator=
 class EvalSection(Section):
     """AlpacaEval 2.0, under a judge that is part of the score's name."""
 
-    prompts: FileName = "alpaca_eval"
-    """"alpaca_eval" (the 805 instructions, from the Hub at the pinned revision) or a JSON file in its format."""
-    reference: FileName = "auto"
-    """What answers are compared with: "alpaca_eval" (its stored outputs), "initial" (the initial model's answers), or a
-    file in alpaca_eval's model_outputs.json format; "auto" is alpaca_eval for its instructions, else initial."""
+    prompts: Readable = "alpaca_eval"
+    """"alpaca_eval" (the 805 instructions, from the Hub at the pinned revision), "held_out" (the prompts of
+    data.held_out), or a file: JSON, JSON lines, CSV, or a question in each line (.txt). A row holds `instruction`,
+    `prompt` or `messages` (with a system prompt and earlier turns), and maybe `system` and `dataset`."""
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)
+    """What your own set of questions is called, in the score's name too; null: instructions- and a digest."""
+    reference: Readable = "auto"
+    """What answers are compared with: "alpaca_eval" (its stored outputs), "initial" (the initial model's answers), a
+    file in alpaca_eval's model_outputs.json format, or the folder of another run: the answers that it was compared
+    with; "auto" is alpaca_eval for its instructions, else initial."""
     generation: GenerationSection = GenerationSection()
     """How answers are sampled."""
     engine: EngineSection = EngineSection()
@@ -545,6 +553,9 @@ class ReleaseSection(Section):
     """Licence id; "auto" is resolved from the base model and the data, and a conflict is an error."""
     license_override: str | None = None
     """Why the licence above holds although base model and data conflict with it; recorded and shown on the card."""
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[^\s/]+/?$")
+    """The Hub to publish to, for example https://hub.example.org; publishing is refused where HF_ENDPOINT names another
+    one. Null: whichever HF_ENDPOINT names, else huggingface.co."""
     private: bool = True
     """Whether the repository is created private."""
     gated: Literal["auto", "manual"] | None = None

@@ -188,7 +188,9 @@ def _placed(value: Any, mark: Beside | None, folder: Path) -> Any:
     if value.startswith("~"):
         return str(Path(value).expanduser())
     is_file = Path(value).suffix.lower() in FILE_SUFFIXES or value.startswith(("./", "../"))
-    if is_file or (mark is Beside.EXISTING and (folder / value).exists()):
+    there = (folder / value).exists()
+    read = mark is Beside.READ and ((folder / value).is_file() or ("/" in value and there))
+    if is_file or read or (mark is Beside.EXISTING and there):
         # Not resolve(): a glob pattern is no path, and a link's own name is what the user wrote.
         return os.path.normpath(folder / value)
     return value

@@ -249,6 +249,8 @@ class IterationRecord(Facts):
     template: str
     """Name of the chat template trained with."""
     template_sha256: str
+    template_moment: str | None = None
+    """When the run began, in UTC, for a template that prints the date; null: it prints none."""
     parent: ModelFacts
     """What this iteration started from."""
     reference: ModelFacts
@@ -341,12 +343,57 @@ class JudgingFacts(Facts):
     """Questions of which the endpoint read fewer tokens than they can have."""
     price: float | None
     """USD of all judgements; null where it is not known."""
+    trial: str | None = None
+    """What the judge did with small questions whose answer is known; null where it was not asked them."""
     doubts: list[str]
     """In words: why the judgements may not be this judge's, or not of these answers."""
 
 
 RATES = {"win_rate": "win rate", "length_controlled_winrate": "length-controlled win rate"}
 """What an evaluation measures, as alpaca_eval calls it and in words."""
+
+
+INTERVAL_DOUBT = "the interval is not to be relied on"
+"""How a doubt begins that is one of a score's interval, and not of the judgements."""
+
+
+class Verdict(Facts):
+    """Whether answers are better than those they are compared with, in words and with what stands behind them."""
+
+    said: Literal["better", "worse", "not distinguishable"]
+    points: Interval
+    """By how much, in percentage points: above 0 is better."""
+    p_value: float
+    """Two-sided, by the sign-flip test over instructions."""
+    won: int
+    """Instructions whose answer is preferred."""
+    lost: int
+    drawn: int
+    needed: dict[str, int] = {}
+    """By points ("2", "5"): how many questions of this spread tell a true difference of so many, in four of five sets
+    at p < 0.05. Empty where there is no spread."""
+    doubts: list[str] = []
+    """In words: why it is not to be relied on."""
+
+    def in_words(self, *, reasons: bool = True) -> str:
+        """The verdict on one line, and, where they are wanted, the reasons to doubt it last."""
+        told = "; ".join(f"{count:,} questions like these would tell {points}" for points, count in self._needed())
+        sure = "" if self.points.reliable else f", not to be relied on: {self.points.note}"
+        words = (
+            f"{self.said}{' (NOT to be relied on)' if self.doubts else ''}: {self.won} won, {self.lost} lost, "
+            f"{self.drawn} drawn of {self.won + self.lost + self.drawn}; {self.points.value:+.1f} points "
+            f"({self.points.shown(sign='+')}{sure}), {self.probability()}"
+        )
+        doubt = f"; not to be relied on: {'; '.join(self.doubts)}" if self.doubts and reasons else ""
+        return f"{words}{f'; {told}' if told else ''}{doubt}"
+
+    def probability(self) -> str:
+        """The p-value as a person reads it."""
+        return "p < 0.0002" if self.p_value < 0.0002 else f"p = {self.p_value:.2g}"
+
+    def _needed(self) -> Iterator[tuple[str, int]]:
+        for points, count in self.needed.items():
+            yield f"{points} points", count
 
 
 class Rate(NamedTuple):
@@ -442,6 +489,8 @@ class EvalRecord(Facts):
     """Digest of everything that determines this record; null where recorded annotations were scored."""
     judging: JudgingFacts | None = None
     """How judging went; null where recorded annotations were scored."""
+    verdict: Verdict | None = None
+    """Against the reference; null in records of earlier versions."""
 
     @field_validator("unreliable_because")
     @classmethod
@@ -453,6 +502,12 @@ class EvalRecord(Facts):
     def who(self) -> str:
         """Whose answers were judged: the one name of this evaluation."""
         return self.model.name if self.model else self.answers_by or "recorded answers"
+
+    @property
+    def doubts(self) -> list[str]:
+        """Reasons not to rely on the judgements, and so on anything made of them; a score's interval has its own."""
+        gamed = [f"gamed: {reason}" for reason in self.gamed]
+        return gamed + [reason for reason in self.unreliable_because if not reason.startswith(INTERVAL_DOUBT)]
 
     @property
     def iteration(self) -> int | None:

@@ -6,20 +6,27 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from kto_release.errors import RunError
-from kto_release.files import full_disk_told, read_record, write_atomically
+from kto_release.files import full_disk_told, read_record, write_atomically, write_record
 from kto_release.recipe import Recipe
 from kto_release.records import EvalRecord, IterationRecord
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What flock says on file systems without locks: Lustre without -o flock, NFS without lockd."""
 HELD = ".held"
+
+
+class Moment(BaseModel):
+    """`moment.json`."""
+
+    moment: str
 
 
 class Run:
@@ -80,6 +87,19 @@ class Run:
         text = yaml.safe_dump(self.recipe.dump(), sort_keys=False, allow_unicode=True, width=120)
         if not self.saved_recipe.exists() or self.saved_recipe.read_text(encoding="utf-8") != text:
             write_atomically(self.saved_recipe, text)
+
+    def moment(self, *, keep: bool = True) -> str:
+        """When this run began, as a template that prints the date is told: ISO 8601 of UTC, without a time zone.
+
+        The first call records it (with `keep`) in moment.json; all later ones, of whichever stage, give the same.
+        """
+        path = self.path / "moment.json"
+        found = read_record(path, Moment)
+        if found is None:
+            found = Moment(moment=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds"))
+            if keep:
+                write_record(path, found)
+        return found.moment
 
     @contextmanager
     def lock(self, *, hold: bool = True) -> Iterator[None]:

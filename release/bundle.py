@@ -19,6 +19,7 @@ import yaml
 from kto_release import __version__
 from kto_release.errors import ReleaseError, RunError
 from kto_release.files import read_record, write_atomically
+from kto_release.lineage import LINEAGE, continued, read_lineage
 from kto_release.models import LocalModel, load_tokenizer
 from kto_release.published import Published, published
 from kto_release.recipe import GenerationSection, Recipe
@@ -27,7 +28,7 @@ from kto_release.release.card import write_card
 from kto_release.release.chat_template import published_template, replay, write_template
 from kto_release.release.checklist import CHECKLIST, Checklist, checklist, write_checklist
 from kto_release.release.checks.item import Found, Subject
-from kto_release.release.facts import CardFacts, collect_facts, sampled_with
+from kto_release.release.facts import CardFacts, collect_facts, descent, sampled_with
 from kto_release.release.manifest import MANIFEST, SIGNATURE, Link, Manifest, Result, list_files
 from kto_release.release.material import Material
 from kto_release.release.model_index import EVAL_RESULTS
@@ -40,6 +41,7 @@ from kto_release.release.scan import scan
 from kto_release.release.signing import PUBLIC_KEY, sign, write_public_key
 from kto_release.run import Run
 from kto_release.templates import eos_ids
+from kto_release.templates.moment import reads_clock, set_moment
 from kto_release.templates.saving import keep_vocabulary
 
 TOKENIZER_FILES = (
@@ -67,6 +69,7 @@ ALLOWED = (
     TEST,
     PUBLIC_KEY,
     CHECKLIST,
+    LINEAGE,
     "recipe.yaml",
     "records/*.json",
     "judgements/*.jsonl",
@@ -93,6 +96,8 @@ class Bundle(NamedTuple):
 
 def build(run: Run, material: Material, options: Options) -> Bundle:
     """Build the bundle of the material's last iteration. Raises `ReleaseError`, `RunError`, `ModelError`."""
+    from huggingface_hub import constants  # slow to import
+
     last, base = material.iterations[-1], material.base
     if base is None:
         raise ReleaseError("the initial model is not here", todo="mend model.base, or connect to the Hub")
@@ -119,9 +124,11 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
             model=folder,
             revision=branch(options),
             feedback=read_record(run.path / FEEDBACK, FeedbackReport),
+            endpoint=str(constants.ENDPOINT),
             pictures=[f"pictures/{path.name}" for path in sorted((folder / "pictures").glob("*.png"))],
         )
         write_card(folder, facts, results=run.recipe.release.eval_results)
+        _write_lineage(run, material, folder, source)
         _copy_license(base, folder, facts)
         reload = check_reload(run, last, made, folder, source=source)
         if reload is not None:
@@ -205,7 +212,21 @@ def _write_template(
     local = LocalModel(source, record.model.name, None, None)
     tokenizer = load_tokenizer(local, trust_remote_code=run.recipe.model.trust_remote_code)
     choice = published_template(run.recipe.release.template, tokenizer, record, replace=replace)
+    prints_date = reads_clock(choice.template.source)
+    set_moment(tokenizer, (record.template_moment or run.moment()) if prints_date else None)
     write_template(folder, tokenizer, choice.template, eos_ids(folder), base)
+
+
+def _write_lineage(run: Run, material: Material, folder: Path, source: Path) -> None:
+    """What whoever trains on from this release inherits: as on the card, with the questions' hashes."""
+    lineage = descent(run.recipe, material.iterations, material.base)
+    trained = read_lineage(source)
+    if trained is not None:
+        asked = {key: getattr(trained.rounds[-1], key) for key in ("questions", "questions_known")}
+        lineage = continued(
+            lineage.model_copy(update={"rounds": lineage.rounds[:-1]}), lineage.rounds[-1].model_copy(update=asked)
+        )
+    write_atomically(folder / LINEAGE, _json(lineage.model_dump(mode="json")))
 
 
 def _write_records(run: Run, material: Material, folder: Path) -> None:

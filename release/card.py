@@ -14,6 +14,7 @@ from kto_release.release import markdown
 from kto_release.release.card_tables import (
     DOUBTFUL,
     evaluation_tables,
+    hub_link,
     iteration_table,
     shown,
     source_link,
@@ -60,8 +61,9 @@ def render_card(facts: CardFacts) -> str:
     body = _template().render(
         facts=facts,
         link=markdown.link,
-        hub=_hub_link,
-        data=source_link,
+        hub=functools.partial(hub_link, facts.endpoint),
+        data=functools.partial(source_link, facts.endpoint),
+        earlier=facts.rounds[:-1],
         iterations=iterations,
         training=training_table(facts),
         evaluations=evaluations,
@@ -169,10 +171,6 @@ def _packages(facts: CardFacts) -> str:
     environment = facts.last.environment
     versions = {"kto-release": environment.kto_release, "Python": environment.python, **environment.packages}
     return ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
-def _hub_link(hub_id: str, kind: str = "") -> Raw:
-    return markdown.link(hub_id, f"https://huggingface.co/{kind}{hub_id}")
 
 
 def _bibtex(entries: Sequence[str]) -> Raw:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from kto_release.lineage import HUB_ID
 from kto_release.records import EvalRecord, Interval, IterationRecord, LabelCounts, Scale
-from kto_release.release.facts import HUB_ID, CardFacts
+from kto_release.release.facts import CardFacts
 from kto_release.release.markdown import Raw, escape, link, table
 
 NOT_MEASURED = "not measured"
@@ -28,9 +29,14 @@ def counts(labels: LabelCounts) -> str:
     return f"{labels.desirable:,} + {labels.undesirable:,}"
 
 
-def source_link(name: str) -> Raw:
+def hub_link(endpoint: str, hub_id: str, kind: str = "") -> Raw:
+    """A repository by its Hub id, on the Hub that the release goes to: elsewhere the name may be anybody's."""
+    return link(hub_id, f"{endpoint}/{kind}{hub_id}")
+
+
+def source_link(endpoint: str, name: str) -> Raw:
     """A data set by its Hub id, or a file by its name."""
-    return link(name, f"https://huggingface.co/datasets/{name}") if HUB_ID.fullmatch(name) else Raw(escape(name))
+    return hub_link(endpoint, name, "datasets/") if HUB_ID.fullmatch(name) else Raw(escape(name))
 
 
 def reference(facts: CardFacts, record: EvalRecord) -> str:
@@ -151,6 +157,7 @@ def evaluation_tables(facts: CardFacts) -> list[dict[str, object]]:
                 "reference": reference(facts, same[-1]),
                 "flagged": [f"{n} {kind.replace('_', ' ')}" for kind, n in same[-1].screening.items() if n],
                 "estimated": _estimated(same[-1]),
+                "verdict": same[-1].verdict.in_words(reasons=False) if same[-1].verdict else None,
             }
         )
     return found

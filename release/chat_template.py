@@ -23,7 +23,9 @@ from kto_release.release.replay import PUBLISHED, TEST, TRAINING, TemplateTest, 
 from kto_release.templates import BASE, Template, load_template, make_template, set_template
 from kto_release.templates.contract import check_contract, difference
 from kto_release.templates.load import MARK
+from kto_release.templates.moment import KEY, moment_of
 from kto_release.templates.samples import SAMPLES
+from kto_release.templates.sandbox import Asked, render_apart
 from kto_release.templates.saving import check_reload
 
 __all__ = ["Choice", "publishable", "published_template", "replay", "write_template"]
@@ -31,6 +33,7 @@ __all__ = ["Choice", "publishable", "published_template", "replay", "write_templ
 SHOWN_LINES = 12
 
 _LINE_OF_MARK = re.compile(rf"(?m)^[ \t]*{MARK.pattern}[ \t]*\n")
+_ANY_MOMENT = "2026-01-01T00:00:00"
 _STAND_INS = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
 
 
@@ -102,20 +105,8 @@ def _as_branch(tag: str) -> str:
 
 def _texts(source: str) -> list[str | None]:
     """The sample conversations as `source` renders them, with stand-ins for special tokens; None where it refuses."""
-    from jinja2 import TemplateError
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    texts: list[str | None] = []
-    for sample in SAMPLES:
-        for messages, prompt in ((sample.prompt, True), (sample.whole, False)):
-            try:
-                rendered, _ = render_jinja_template(
-                    [[*messages]], chat_template=source, add_generation_prompt=prompt, **_STAND_INS
-                )
-                texts.append(rendered[0])
-            except (TemplateError, ValueError, TypeError, OverflowError):
-                texts.append(None)
-    return texts
+    asked = [Asked(m, prompt) for sample in SAMPLES for m, prompt in ((sample.prompt, True), (sample.whole, False))]
+    return [found.text for found in render_apart(source, _STAND_INS, asked, moment=_ANY_MOMENT)]
 
 
 def write_template(
@@ -130,7 +121,11 @@ def write_template(
     check_contract(tokenizer, template, stops)
     published = make_template(template.name, publishable(template.source))
     check_contract(tokenizer, published, stops)
-    test = TemplateTest(chat_template_sha256=published.sha256, conversations=conversations(tokenizer, published))
+    test = TemplateTest(
+        chat_template_sha256=published.sha256,
+        moment=moment_of(tokenizer),
+        conversations=conversations(tokenizer, published),
+    )
     if template.marked:
         marked = conversations(tokenizer, template)
         if marked != test.conversations:
@@ -142,17 +137,18 @@ def write_template(
         (folder / TRAINING).unlink(missing_ok=True)
     set_template(tokenizer, published)
     write_atomically(folder / PUBLISHED, published.source)
-    _write_config(folder / "tokenizer_config.json", published.source, base)
+    _write_config(folder / "tokenizer_config.json", published.source, test.moment, base)
     write_atomically(folder / TEST, test.model_dump_json(indent=1) + "\n")
     replay(folder)
     check_reload(tokenizer, folder)
 
 
-def _write_config(path: Path, source: str, base: Path | None) -> None:
+def _write_config(path: Path, source: str, moment: str | None, base: Path | None) -> None:
     """tokenizer_config.json with the template, as every reader of it expects it."""
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ReleaseError(f"{path.name} can't be read: {error}", todo="restore the model's tokenizer files") from None
     kept = tokenizer_for_all_readers(plain, read_object(base / path.name) if base else {})
+    kept = {key: value for key, value in kept.items() if key != KEY} | ({KEY: moment} if moment else {})
     write_atomically(path, json.dumps({**kept, "chat_template": source}, indent=2, ensure_ascii=False) + "\n")

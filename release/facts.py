@@ -4,22 +4,32 @@ What no record holds is None, and the card then says that it was not measured.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from kto_release import __version__
 from kto_release.errors import ModelError, ReleaseError
-from kto_release.files import read_record
+from kto_release.lineage import HUB_ID, Lineage, Round, inherited, this_round
 from kto_release.model_cards import DATA_CITATIONS, MODEL_CITATIONS, TEMPLATE_CITATIONS, citation
 from kto_release.models import LocalModel, load_tokenizer
 from kto_release.recipe import Emissions, GenerationSection, Recipe, StatedResult
 from kto_release.records import EvalRecord, Facts, FeedbackReport, IterationRecord, KeptFacts, ModelFacts, WeightFacts
-from kto_release.release.licenses import CardLicense, LicenseFacts, LicenseSource, card_license, license_in, resolve
+from kto_release.release.licenses import (
+    CardLicense,
+    LicenseFacts,
+    LicenseSource,
+    card_license,
+    data_source,
+    license_in,
+    resolve,
+)
 from kto_release.release.replay import PUBLISHED, TRAINING
 from kto_release.templates import adds_bos, eos_ids, make_template, render, render_text
 from kto_release.templates.contract import system_message
+from kto_release.templates.moment import in_words, moment_of
 
 SAMPLE = (
     ("user", "Hi! I'm looking for a cake recipe."),
@@ -28,8 +38,7 @@ SAMPLE = (
 )
 """The conversation that a card shows rendered."""
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-"""namespace/name; the name of a file is recorded without folders, so it holds no slash."""
+PUBLIC_HUB = "https://huggingface.co"
 
 LicenseLookup = Callable[[str, str | None], CardLicense | None]
 """The licence of a model by Hub id and revision; None where it is not to be had."""
@@ -75,6 +84,8 @@ class PromptFacts(Facts):
     """What the template does with a system message."""
     stop: list[str]
     """Tokens that end an answer."""
+    moment: str | None = None
+    """As of when it was rendered for training, where it prints the date; null: it prints none."""
 
     @property
     def after_answer_mark(self) -> bool:
@@ -110,7 +121,11 @@ class CardFacts(Facts):
     reference: Literal["previous", "initial"]
     planned: int
     """Iterations of the recipe."""
+    endpoint: str = PUBLIC_HUB
+    """The Hub that names mean a place on."""
     base: BaseFacts
+    rounds: list[Round] = Field(default=[])
+    """Trainings from the root to this model, in order, without the questions; the last is this one's."""
     license: LicenseFacts
     architecture: Architecture
     prompt: PromptFacts | None
@@ -189,18 +204,20 @@ def collect_facts(
     pictures: Sequence[str] = (),
     lookup: LicenseLookup | None = None,
     feedback: FeedbackReport | None = None,
+    endpoint: str = PUBLIC_HUB,
 ) -> CardFacts:
     """The facts of a release. At least one iteration must be finished.
 
     `base` is the initial model's folder, `model` the folder with the published configuration, tokenizer and template,
     `revision` the branch that the release goes to, `pictures` are paths in the release, `lookup` finds a licence on the
-    Hub (the default: the cache, then the Hub).
+    Hub (the default: the cache, then the Hub), `endpoint` is the Hub where the recipe names none.
     `feedback` is what was recorded of the feedback.
     Raises `ReleaseError` where a citation does not exist, `ModelError` where the tokenizer can't be loaded.
     """
     if not iterations:
         raise ReleaseError("no iteration is finished, so there is nothing to describe", todo="kto-release train")
     section, first = recipe.release, iterations[0]
+    lineage = descent(recipe, iterations, base)
     ancestor = trace(first.parent, base)
     return CardFacts(
         run=recipe.name,
@@ -212,22 +229,24 @@ def collect_facts(
         language=section.language,
         tags=section.tags,
         metrics=section.metrics,
-        datasets=[*dict.fromkeys([*_data_sets(iterations), *section.datasets])],
+        datasets=[*dict.fromkeys([*_data_sets(lineage, iterations), *section.datasets])],
         stated_results=section.stated_results,
         emissions=section.emissions,
         reference=recipe.train.reference,
         planned=recipe.data.iterations,
+        endpoint=(section.endpoint or endpoint).rstrip("/"),
         base=ancestor,
+        rounds=[each.model_copy(update={"questions": []}) for each in lineage.rounds],
         license=resolve(
             section.license,
             section.license_override,
-            _sources(recipe, iterations, ancestor, base, lookup or hub_license),
+            _sources(lineage, base, lookup or hub_license),
         ),
         architecture=_architecture(model),
         prompt=prompt_facts(recipe, iterations[-1], model) if model is not None else None,
         planned_sampling=recipe.eval.generation,
         pictures=list(pictures),
-        citations=[*_citations(recipe, iterations, evaluations, ancestor)],
+        citations=[*_citations(recipe, iterations, evaluations, lineage)],
         predecessor=section.predecessor,
         made_by=f"kto-release {__version__}",
         weights=weights,
@@ -238,73 +257,88 @@ def collect_facts(
     )
 
 
-def _data_sets(iterations: Sequence[IterationRecord]) -> list[str]:
-    """Hub ids among the sources."""
-    found: dict[str, None] = {}
-    for record in iterations:
-        found.update(dict.fromkeys(name for name in record.partition.source if _on_hub(record, name)))
-    return [*found]
-
-
-def _on_hub(record: IterationRecord, source: str) -> bool:
-    return source in record.partition.licenses or HUB_ID.fullmatch(source) is not None
+def _data_sets(lineage: Lineage, iterations: Sequence[IterationRecord]) -> list[str]:
+    """Hub ids among the sources, of earlier rounds too."""
+    on_hub = {name for record in iterations for name in record.partition.licenses}
+    names = [source.name for each in lineage.rounds for source in each.data]
+    return [*dict.fromkeys(name for name in names if name in on_hub or HUB_ID.fullmatch(name))]
 
 
 def trace(parent: ModelFacts, base: LocalModel | None) -> BaseFacts:
-    """The nearest ancestor on the Hub of the model that the first iteration started from."""
-    hub_id = parent.hub_id or (base.hub_id if base else None)
-    ancestor = _ancestor(base.path) if base else None
-    # A Hub model that names itself as its base is a converted copy of it, such as the one that the demo makes.
-    traced = ancestor is not None and hub_id in (None, ancestor)
-    local = base.name if base else parent.name
+    """The first of all ancestors of the model that the first iteration started from."""
+    root = _before(parent, base).root
     return BaseFacts(
-        name=parent.hub_id or (local if parent.name == "initial" else parent.name),
-        hub_id=hub_id or ancestor,
-        revision=parent.revision,
-        traced=traced,
-        sha256=parent.sha256,
+        name=root.name,
+        hub_id=root.hub_id,
+        revision=root.revision,
+        traced=root.traced,
+        sha256=root.sha256,
         parameters=parent.parameters,
     )
 
 
-def _ancestor(folder: Path) -> str | None:
-    """What a local model's own card names as its base; or what the run recorded whose iteration it is."""
-    stated = _metadata(folder / "README.md").get("base_model")
-    if isinstance(stated, list) and len(stated) == 1:
-        stated = stated[0]
-    if isinstance(stated, str) and HUB_ID.fullmatch(stated):
-        return stated
-    first = folder.resolve().parent.parent / "iteration-1" / "record.json"
-    record = read_record(first, IterationRecord) if first.is_file() else None
-    return record.parent.hub_id if record else None
+def _before(parent: ModelFacts, base: LocalModel | None) -> Lineage:
+    return inherited(base or _unseen(parent), parent)
 
 
-def _sources(
-    recipe: Recipe,
-    iterations: Sequence[IterationRecord],
-    ancestor: BaseFacts,
-    base: LocalModel | None,
-    lookup: LicenseLookup,
-) -> list[LicenseSource]:
-    stated = license_in(base.path / "README.md") if base else None
-    if stated is None and ancestor.hub_id is not None:
-        stated = lookup(ancestor.hub_id, ancestor.revision)
+def _unseen(parent: ModelFacts) -> LocalModel:
+    """A base whose folder is not here: what the record says of it is all that is known."""
+    return LocalModel(Path(parent.name), parent.hub_id or parent.name, parent.hub_id, parent.revision)
+
+
+def descent(recipe: Recipe, iterations: Sequence[IterationRecord], base: LocalModel | None) -> Lineage:
+    """What the published model descends from, its own round included, with the licences that the recipe gives to data.
+
+    Its own questions are not in it: the trained model's folder holds them.
+    """
+    first = iterations[0].parent
+    before = _before(first, base)
+    this = this_round(recipe.name, base or _unseen(first), before, iterations, [None] * len(iterations))
+    rounds = [*before.rounds, this.model_copy(update={"repo_id": recipe.release.repo_id})]
+    stated = recipe.release.data_license
+    return before.model_copy(update={"rounds": [_licensed(each, stated) for each in rounds]})
+
+
+def _licensed(each: Round, stated: str | None) -> Round:
+    """A round's data with the licence that the recipe states for feedback from files; the Hub's data have their own."""
+    data = [
+        source.model_copy(update={"license": source.license or (None if HUB_ID.fullmatch(source.name) else stated)})
+        for source in each.data
+    ]
+    return each.model_copy(update={"data": data})
+
+
+def _sources(lineage: Lineage, base: LocalModel | None, lookup: LicenseLookup) -> list[LicenseSource]:
+    """The licences of the root, of whatever else the base is, and of the data of all rounds."""
+    root = lineage.root
+    stated = CardLicense(root.license, root.license_name, root.license_link) if root.license else None
+    if stated is None and root.hub_id is not None:
+        stated = lookup(root.hub_id, root.revision)
     stated = stated or CardLicense(None)
     sources = [
         LicenseSource(
             part="base model",
-            name=ancestor.hub_id or ancestor.name,
+            name=root.hub_id or root.name,
             id=stated.id,
             license_name=stated.name,
             license_link=stated.link,
         )
     ]
-    data: dict[str, str | None] = {}
-    for record in iterations:
-        for name in record.partition.source:
-            local = recipe.release.data_license
-            data[name] = record.partition.licenses.get(name) if _on_hub(record, name) else local
-    return sources + [LicenseSource(part="data", name=name, id=license_id) for name, license_id in data.items()]
+    between = license_in(base.path / "README.md") if base and len(lineage.rounds) > 1 else None
+    if between is not None:
+        # A release may be under a stricter licence than all that it was made of.
+        name = lineage.rounds[-1].parent
+        sources.append(
+            LicenseSource(
+                part="base model",
+                name=name,
+                id=between.id,
+                license_name=between.name,
+                license_link=between.link,
+            )
+        )
+    data = {source.name: source.license for each in lineage.rounds for source in each.data}
+    return sources + [data_source(name, stated_for) for name, stated_for in data.items()]
 
 
 def hub_license(hub_id: str, revision: str | None) -> CardLicense | None:
@@ -321,16 +355,6 @@ def hub_license(hub_id: str, revision: str | None) -> CardLicense | None:
     except READ_FAILURES:
         return None
     return card_license(card.to_dict()) if card is not None else None
-
-
-def _metadata(readme: Path) -> dict[str, Any]:
-    from huggingface_hub import metadata_load
-    from yaml import YAMLError
-
-    try:
-        return metadata_load(readme) or {}
-    except (OSError, ValueError, YAMLError):
-        return {}
 
 
 def _architecture(model: Path | None) -> Architecture:
@@ -375,6 +399,7 @@ def prompt_facts(recipe: Recipe, record: IterationRecord, model: Path) -> Prompt
         shows_eos=bool(tokenizer.eos_token) and tokenizer.eos_token in shown,
         system=system_message(tokenizer),
         stop=_stop_tokens(tokenizer, model),
+        moment=in_words(moment) if (moment := moment_of(tokenizer)) else None,
     )
 
 
@@ -398,11 +423,11 @@ def _stop_tokens(tokenizer: Any, model: Path) -> list[str]:
 
 
 def _citations(
-    recipe: Recipe, iterations: Sequence[IterationRecord], evaluations: Sequence[EvalRecord], ancestor: BaseFacts
+    recipe: Recipe, iterations: Sequence[IterationRecord], evaluations: Sequence[EvalRecord], lineage: Lineage
 ) -> Iterator[str]:
     names = ["kto", "halos"]
-    names += [name for begin, name in MODEL_CITATIONS.items() if (ancestor.hub_id or "").startswith(begin)]
-    for data in _data_sets(iterations):
+    names += [name for begin, name in MODEL_CITATIONS.items() if (lineage.root.hub_id or "").startswith(begin)]
+    for data in _data_sets(lineage, iterations):
         names += DATA_CITATIONS.get(data, [])
     names += [TEMPLATE_CITATIONS[name] for name in (recipe.model.template,) if name in TEMPLATE_CITATIONS]
     adapters = [record.training.lora for record in iterations if record.training.lora]

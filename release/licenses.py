@@ -156,7 +156,8 @@ def _resolved(override: str | None, sources: Sequence[LicenseSource]) -> License
             sources=list(sources),
             conflicts=[],
             override=override,
-            problem=f"the licence of {what} is not known, so release.license: auto can't be resolved",
+            problem=f"the licence of {what} is not known, so release.license: auto can't be resolved: "
+            f"{_what_to_set(sources)}",
         )
     # The base model's licence first: the weights are its weights, changed.
     ordered = sorted(sources, key=lambda source: source.part != "base model")
@@ -182,10 +183,31 @@ def _resolved(override: str | None, sources: Sequence[LicenseSource]) -> License
     )
 
 
+def _what_to_set(sources: Sequence[LicenseSource]) -> str:
+    """The keys that mend an unknown licence."""
+    if any(source.key is None and source.part == "data" for source in sources):
+        return "set release.data_license (a licence id, or `other` for private data of your own), or release.license"
+    return "set release.license"
+
+
+def data_source(name: str, stated: str | None) -> LicenseSource:
+    """A part of the data under the licence that its card or the recipe states.
+
+    What is no licence id of the Hub (`other`, `proprietary`, a name of one's own) are terms of their own: the release
+    then carries them under the id "other".
+    """
+    if stated is None or stated in KNOWN or stated in ("", "unknown", "cc"):
+        return LicenseSource(part="data", name=name, id=stated)
+    own = "proprietary" if stated == "other" else stated
+    return LicenseSource(part="data", name=name, id="other", license_name=own)
+
+
 def _conflicts(license_id: str, sources: Sequence[LicenseSource]) -> list[str]:
     found = []
     for source in sources:
-        why = conflict(source.key, license_id) if source.key is not None else None
+        # The id "other" stands for terms of one's own, and says no more than that they are kept.
+        kept = source.id == license_id == "other"
+        why = conflict(source.key, license_id) if source.key is not None and not kept else None
         if why:
             found.append(f"{source.part} {source.name}: {why}")
     return found

@@ -67,6 +67,7 @@ def target_of(section: ReleaseSection, options: Options) -> Target | None:
         raise RecipeError(
             f"release.repo_id: {section.repo_id!r} is no repository", expected="namespace/name", todo="mend the recipe"
         )
+    check_endpoint(section.endpoint)
     revision = branch(options)
     if options.pull_request and revision != "main":
         raise RecipeError(f"--pr opens a pull request to main, not to {revision!r}", todo="leave one of them out")
@@ -87,6 +88,18 @@ def target_of(section: ReleaseSection, options: Options) -> Target | None:
 def branch(options: Options) -> str:
     """The branch that is promoted to."""
     return options.revision or ("main" if options.iteration is None else f"iteration-{options.iteration}")
+
+
+def check_endpoint(wanted: str | None) -> None:
+    """Raise `RecipeError` where the recipe wants another Hub than the one that this process talks to."""
+    from huggingface_hub import constants  # slow to import
+
+    if wanted is not None and wanted.rstrip("/") != constants.ENDPOINT.rstrip("/"):
+        raise RecipeError(
+            f"release.endpoint is {wanted!r}, and HF_ENDPOINT leads to {constants.ENDPOINT!r}",
+            expected="one Hub for all that is read and written",
+            todo=f"export HF_ENDPOINT={wanted.rstrip('/')}, and log in there",
+        )
 
 
 def wished(section: ReleaseSection, options: Options) -> ReleaseSection:

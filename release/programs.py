@@ -10,7 +10,7 @@ import shlex
 from typing import Any
 
 from kto_release.release import markdown
-from kto_release.release.facts import CardFacts
+from kto_release.release.facts import PUBLIC_HUB, CardFacts
 from kto_release.release.markdown import Raw
 
 GGUF_TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -20,13 +20,25 @@ MESSAGES = 'messages = [{"role": "user", "content": "Hi! I\'m looking for a cake
 
 def programs(facts: CardFacts) -> dict[str, Raw]:
     """Fenced blocks by what they are for: transformers, vllm, serve, llama_cpp, ollama."""
+    python, bash = _at_its_hub(facts)
     return {
-        "transformers": markdown.fence(_transformers(facts), "python"),
-        "vllm": markdown.fence(_vllm(facts), "python"),
-        "serve": markdown.fence(_serve(facts), "bash"),
-        "llama_cpp": markdown.fence(_llama_cpp(facts), "bash"),
+        "transformers": markdown.fence(python + _transformers(facts), "python"),
+        "vllm": markdown.fence(python + _vllm(facts), "python"),
+        "serve": markdown.fence(bash + _serve(facts), "bash"),
+        "llama_cpp": markdown.fence(bash + _llama_cpp(facts), "bash"),
         "ollama": markdown.fence(_ollama(facts), "bash"),
     }
+
+
+def _at_its_hub(facts: CardFacts) -> tuple[str, str]:
+    """What comes before a Python program and before commands, where the release is on another Hub than the public one.
+
+    Without it they would ask huggingface.co for a repository of that name, which may be anybody's.
+    """
+    if facts.endpoint == PUBLIC_HUB:
+        return "", ""
+    python = f'import os\n\nos.environ["HF_ENDPOINT"] = {json.dumps(facts.endpoint)}  # before the imports\n\n'
+    return python, f"export HF_ENDPOINT={_shell(facts.endpoint)}\n"
 
 
 def _name(facts: CardFacts) -> str:

@@ -12,6 +12,7 @@ from kto_release.models import LocalModel, load_tokenizer
 from kto_release.templates import BASE, Template, load_template, make_template, render, set_template
 from kto_release.templates.contract import difference
 from kto_release.templates.load import MARK
+from kto_release.templates.moment import set_moment
 from kto_release.templates.samples import SAMPLES
 
 PUBLISHED = "chat_template.jinja"
@@ -41,6 +42,8 @@ class TemplateTest(BaseModel):
     )
     chat_template_sha256: str
     """Digest of chat_template.jinja."""
+    moment: str | None = None
+    """When the run began, in UTC: a template that prints the date is rendered as of then; null: it prints none."""
     conversations: list[Conversation]
 
 
@@ -84,6 +87,7 @@ def replay(folder: Path) -> int:
         tokenizer = load_tokenizer(LocalModel(folder, folder.name, None, None))
         if load_template(BASE, tokenizer).source != sources[PUBLISHED]:
             problems.append(f"transformers loads another template than {PUBLISHED}")
+        set_moment(tokenizer, test.moment)
         for name, source in sources.items():
             problems += _replayed(tokenizer, make_template(name, source), test)
     if problems:

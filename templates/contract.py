@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 from kto_release.errors import ModelError
-from kto_release.templates.load import Template, adds_bos, set_template
+from kto_release.templates.load import Template, adds_bos, printed, set_template
 from kto_release.templates.rendering import Rendered, render, render_feedback, render_text
 from kto_release.templates.samples import SAMPLES, SYSTEM_SAMPLE, Sample
 
@@ -109,7 +109,10 @@ def _roads(tokenizer: Any, sample: Sample, expected: list[int]) -> Iterator[str]
     """Every way that people and programs make a prompt, against the ids that training uses."""
     messages = list(sample.prompt)
     text = render_text(tokenizer, messages, prompt=True)
-    direct = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    # The text is printed by a template that prints a text: the template itself is never rendered in this process.
+    direct = tokenizer.apply_chat_template(
+        messages, chat_template="{{ text }}", text=text, add_generation_prompt=True, return_dict=False
+    )
     roads = {
         "apply_chat_template": list(direct),
         "the rendered text without special tokens": tokenizer(text, add_special_tokens=False)["input_ids"],
@@ -131,9 +134,10 @@ def _bos(tokenizer: Any, template: Template, ids: list[int]) -> Iterator[str]:
     count = len([*takewhile(lambda number: number == bos, ids)])
     if adds_bos(tokenizer) and count == 0:
         yield f"the model uses BOS ({bos}), and the prompt starts without: {show(tokenizer, ids)}"
-    # ChatML's turn marker is SmolLM2's BOS token: it then stands at every turn, by the template's own text.
-    is_turn_marker = tokenizer.bos_token in template.source
-    if count > 1 or (bos in ids[1:] and not is_turn_marker):
+    # ChatML's turn marker is SmolLM2's BOS token: it then stands at every turn, by the template's own text. And where
+    # BOS is EOS (OLMo-2, Pythia, GPT-2), an earlier answer ends with it.
+    is_expected = tokenizer.bos_token in template.source or bos == tokenizer.eos_token_id
+    if count > 1 or (bos in ids[1:] and not is_expected):
         yield f"more than one BOS ({bos}): {show(tokenizer, ids)}"
 
 
@@ -150,9 +154,16 @@ def _end(tokenizer: Any, stops: Collection[int], completion: list[int]) -> Itera
 
 def _mask(tokenizer: Any, sample: Sample, ids: Rendered) -> Iterator[str]:
     """The mask from {% generation %} must be, for the last answer, exactly what is trained on."""
-    encoded = tokenizer.apply_chat_template(list(sample.whole), return_dict=True, return_assistant_tokens_mask=True)
+    found = printed(tokenizer, sample.whole, prompt=False)
+    encoded = tokenizer(found.text or "", add_special_tokens=False)
     start, trained = len(ids.prompt_ids), len(ids.completion_ids or [])
-    mask = [bool(on) for on in encoded["assistant_masks"]]
+    mask = [False] * len(encoded["input_ids"])
+    for first, end in found.spans:  # as transformers makes the mask of such spans
+        token, last = encoded.char_to_token(0, first), encoded.char_to_token(0, end - 1)
+        if token is None:
+            break
+        for place in range(token, len(mask) if last is None else last + 1):
+            mask[place] = True
     answered_before = any(message["role"] == "assistant" for message in sample.prompt)
     before = mask[start - 1 : start] if answered_before else mask[:start]
     marked = [place for place, on in enumerate(mask) if on and place >= start]

@@ -2,14 +2,15 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_release.errors import ModelError
+from kto_release.templates.moment import moment_of
 from kto_release.templates.samples import SAMPLES, Message
-from kto_release.templates.sandbox import refuse_unsafe
+from kto_release.templates.sandbox import Asked, Text, refuse_unsafe, render_apart
 
 BUILT_IN = ("chatml", "llama3", "mistral", "tulu_v2", "zephyr")
 BASE = "base"
@@ -124,25 +125,27 @@ def _fitted(source: str, tokenizer: Any) -> str:
     return source
 
 
-def prompt_text(
+def printed(
     tokenizer: Any,
     messages: Sequence[Message],
     source: str | None = None,
     *,
     prompt: bool = True,
     tools: Sequence[Any] | None = None,
-    variables: Mapping[str, Any] | None = None,
-) -> str:
-    """The text of a conversation by `source`, or by the tokenizer's own template; raises what Jinja raises.
+) -> Text:
+    """A conversation by `source`, or by the tokenizer's own template. Raises `ModelError` as `render_apart` does."""
+    return printed_each(tokenizer, [Asked(messages, prompt, tools)], source)[0]
 
-    `variables` are further ones for the template, such as enable_thinking.
-    """
-    text = tokenizer.apply_chat_template(
-        list(messages),
-        tools=tools or None,
-        chat_template=source,
-        tokenize=False,
-        add_generation_prompt=prompt,
-        **(variables or {}),
-    )
-    return str(text)
+
+def printed_each(tokenizer: Any, conversations: Sequence[Asked], source: str | None = None) -> list[Text]:
+    """Many conversations by `source`, or by the tokenizer's own template."""
+    source = own_source(tokenizer) if source is None else source
+    return render_apart(source, special_tokens(tokenizer), conversations, moment_of(tokenizer))
+
+
+def prompt_text(tokenizer: Any, messages: Sequence[Message], source: str | None = None, *, prompt: bool = True) -> str:
+    """The text of a conversation. Raises `ModelError` where the template refuses it, or breaks its limits."""
+    found = printed(tokenizer, messages, source, prompt=prompt)
+    if found.text is None:
+        raise ModelError(f"the chat template refuses a conversation: {found.refused}")
+    return found.text

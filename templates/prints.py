@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kto_release.templates.load import own_source, prompt_text
+from kto_release.templates.load import own_source, printed
 
 MARKS = ("kto-mark-name", "kto-mark-argument", "kto-mark-result", "kto-mark-thought")
 TOOL = {
@@ -54,9 +54,4 @@ def prints(tokenizer: Any) -> Prints:
 
 
 def _text(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, prompt: bool, tools: Any) -> str:
-    from jinja2 import TemplateError
-
-    try:
-        return prompt_text(tokenizer, messages, prompt=prompt, tools=tools)
-    except (TemplateError, ValueError, TypeError, OverflowError):
-        return ""
+    return printed(tokenizer, messages, prompt=prompt, tools=tools).text or ""

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from kto_release.errors import ModelError
 from kto_release.templates.cutting import MERGED, Conversation, cut_answer, end_token, special_pattern
-from kto_release.templates.load import own_source, prompt_text, special_tokens
+from kto_release.templates.load import own_source, printed_each, special_tokens
 from kto_release.templates.prints import Prints, prints
 from kto_release.templates.samples import Message
-from kto_release.templates.sandbox import refuse_unsafe
+from kto_release.templates.sandbox import Asked, Text, refuse_unsafe
 
 ROLES = ("system", "user", "assistant", "tool")
 NEXT = {"": ("user",), "user": ("assistant",), "assistant": ("user",), "tool": ("assistant",)}
@@ -87,15 +87,14 @@ def _rendered(
     variables: Mapping[str, Any] | None = None,
 ) -> tuple[str | None, str | None]:
     """The text, or why there is none."""
-    from jinja2 import TemplateError
-
     problem = role_problem(messages, prompt=prompt)
     if problem is not None:
         return None, problem
-    try:
-        return prompt_text(tokenizer, messages, prompt=prompt, tools=tools, variables=variables), None
-    except (TemplateError, ValueError, TypeError, OverflowError) as error:
-        return None, f"the chat template says: {(str(error).splitlines() or [type(error).__name__])[0]}"
+    return _told(printed_each(tokenizer, [Asked(messages, prompt, tools, variables=variables)])[0])
+
+
+def _told(found: Text) -> tuple[str | None, str | None]:
+    return found.text, None if found.text is not None else f"the chat template says: {found.refused}"
 
 
 def _check_template(tokenizer: Any) -> None:
@@ -184,20 +183,17 @@ def _texts(
     tokenizer: Any, conversations: Sequence[tuple[Sequence[Message], Sequence[Any] | None]], *, prompt: bool
 ) -> list[tuple[str | None, str | None]]:
     """The texts of many conversations; None, and why, where one is refused."""
-    from jinja2 import TemplateError
-
     if not conversations:
         return []
     _check_template(tokenizer)
-    if all(not tools and role_problem(messages, prompt=prompt) is None for messages, tools in conversations):
-        try:
-            together = tokenizer.apply_chat_template(
-                [list(messages) for messages, _ in conversations], tokenize=False, add_generation_prompt=prompt
-            )
-            return [(text, None) for text in together]
-        except (TemplateError, ValueError, TypeError, OverflowError):
-            pass  # at least one of them is refused: find out which
-    return [_rendered(tokenizer, messages, tools, prompt=prompt) for messages, tools in conversations]
+    problems = [role_problem(messages, prompt=prompt) for messages, _ in conversations]
+    asked = [
+        Asked(messages, prompt, tools)
+        for (messages, tools), problem in zip(conversations, problems, strict=True)
+        if problem is None
+    ]
+    found = iter(printed_each(tokenizer, asked))
+    return [_told(next(found)) if problem is None else (None, problem) for problem in problems]
 
 
 def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:

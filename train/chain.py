@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from kto_release import console
 from kto_release.digests import weights_digest
 from kto_release.errors import RunError
 from kto_release.files import read_record, write_record
 from kto_release.kept import ROWS
+from kto_release.lineage import LINEAGE, continued, inherited, this_round
 from kto_release.models import LocalModel
 from kto_release.models import facts as model_facts
 from kto_release.recipe import StopRule
@@ -115,9 +117,19 @@ def _finish(iteration: Iteration, prober: Prober) -> None:
     rows = _measured_on(inputs, number)
     console.say("Probing the model on held-out feedback …")
     probed = prober.probe(model, iteration.parent, rows)
+    record = iteration.record(model, probed)
     write_record(folder / ROWS, check_rows(rows))
-    write_record(folder / "record.json", iteration.record(model, probed))
+    write_lineage(inputs, [*inputs.run.iteration_records()[: number - 1], record], folder / "model")
+    write_record(folder / "record.json", record)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def write_lineage(inputs: Inputs, records: Sequence[IterationRecord], folder: Path) -> None:
+    """Where the model comes from, beside its weights: whoever goes on from it, from wherever, finds it there."""
+    before = inherited(inputs.base, inputs.initial)
+    asked = [tokens.questions for tokens in inputs.tokens[: len(records)]]
+    this = this_round(inputs.run.recipe.name, inputs.base, before, records, asked)
+    write_record(folder / LINEAGE, continued(before, this))
 
 
 def stopped_by(rules: Sequence[StopRule], probe: Probe) -> str | None:

@@ -19,7 +19,7 @@ from kto_release.templates.contract import check_contract
 from kto_release.train.batches import GlobalBatch, all_batches
 from kto_release.train.device import recomputes_activations, resolve_precision
 from kto_release.train.fits import check_base, check_generation, check_rows_fit, check_vocabulary, read_config
-from kto_release.train.inputs import open_tokenizer, show_feedback
+from kto_release.train.inputs import open_tokenizer, show_feedback, show_moment
 from kto_release.train.launch_file import read_devices
 from kto_release.train.loss import loss_for
 from kto_release.train.memory import GIB, estimate
@@ -61,6 +61,7 @@ def show_plan(run: Run, launch: Path | None = None) -> None:
     check_generation(base.path)
     check_vocabulary(tokenizer, base.path, trust_remote_code=recipe.model.trust_remote_code)
     check_contract(tokenizer, template, eos_ids(base.path))
+    show_moment(tokenizer)
     _reach(lambda: _feedback(run, tokenizer, base), HubError)
 
 
@@ -81,7 +82,7 @@ def _memory_and_tokenizer(run: Run, base: LocalModel, launch: Path | None) -> tu
     found = estimate(config, recipe.train, devices, bf16=precision == "bf16", checkpointing=checkpointing)
     parts = ", ".join(f"{name} {value / GIB:.1f}" for name, value in found._asdict().items())
     console.say(f"memory     about {found.total() / GIB:.1f} GiB per device ({devices.name}): {parts}")
-    return open_tokenizer(run, base)
+    return open_tokenizer(run, base, keep=False)
 
 
 def _check_rows(run: Run) -> None:

@@ -18,6 +18,7 @@ from kto_release.records import ModelFacts, PartitionFacts
 from kto_release.run import Run
 from kto_release.templates import Template, eos_ids, load_template, set_template
 from kto_release.templates.contract import check_contract
+from kto_release.templates.moment import in_words, moment_of, reads_clock, set_moment
 from kto_release.train.batches import check_prompts
 from kto_release.train.fits import check_base, check_generation, check_rows_fit, check_vocabulary
 from kto_release.train.plan import PLAN, Plan
@@ -65,12 +66,27 @@ def check_recipe(recipe: Recipe) -> None:
             raise RecipeError(f"train.stop_if: {rule.metric} needs {missing}", todo=f"set {missing}, or drop the rule")
 
 
-def open_tokenizer(run: Run, base: LocalModel) -> tuple[Any, Template]:
-    """The base model's tokenizer with the recipe's chat template in it; `check_contract` has yet to prove them."""
+def open_tokenizer(run: Run, base: LocalModel, *, keep: bool = True) -> tuple[Any, Template]:
+    """The base model's tokenizer with the recipe's chat template in it; `check_contract` has yet to prove them.
+
+    Where the template prints the date, it is rendered as of the run's moment, which is recorded unless `keep` is false.
+    """
     tokenizer = load_tokenizer(base, trust_remote_code=run.recipe.model.trust_remote_code)
     template = load_template(run.recipe.model.template, tokenizer)
     set_template(tokenizer, template)
+    if reads_clock(template.source):
+        set_moment(tokenizer, run.moment(keep=keep))
     return tokenizer, template
+
+
+def show_moment(tokenizer: Any) -> None:
+    """That prompts hold a date, and which one."""
+    moment = moment_of(tokenizer)
+    if moment is not None:
+        console.warn(
+            f"the chat template prints the date: every prompt is rendered as of {in_words(moment)}, in training, "
+            "evaluation, publishing and verify alike; whoever uses the model has their own day in it"
+        )
 
 
 def prepare(run: Run) -> Inputs:
@@ -82,6 +98,7 @@ def prepare(run: Run) -> Inputs:
     tokenizer, template = open_tokenizer(run, base)
     check_vocabulary(tokenizer, base.path, trust_remote_code=recipe.model.trust_remote_code)
     check_contract(tokenizer, template, eos_ids(base.path))  # after training it would be too late
+    show_moment(tokenizer)
     found = find_partitions(recipe.data)
     every = found.named()
     _check_inputs(run, found.iterations)
@@ -96,6 +113,7 @@ def prepare(run: Run) -> Inputs:
                 "without": _digest_of(partition.without),
                 "reading": recipe.data.model_dump(mode="json", exclude={"source", "partitions"}),
                 "template": template.sha256,
+                **({"moment": moment_of(tokenizer)} if moment_of(tokenizer) else {}),
                 "tokenizer": _tokenizer_digest(base.path),
                 "max_length": recipe.train.max_length,
                 "truncate": recipe.train.truncate,

@@ -9,6 +9,7 @@ from kto_release.files import read_jsonl, read_record
 from kto_release.provenance import environment, now
 from kto_release.recipe import TrainSection
 from kto_release.records import IterationRecord, ModelFacts, TrainingFacts
+from kto_release.templates.moment import moment_of
 from kto_release.train.batches import GlobalBatch, all_batches
 from kto_release.train.device import hardware, process_state
 from kto_release.train.inputs import Inputs
@@ -107,6 +108,7 @@ class Iteration(NamedTuple):
             recipe_sha256=sha256_of(self.inputs.run.recipe.identity()),
             template=self.inputs.template.name,
             template_sha256=self.inputs.template.sha256,
+            template_moment=moment_of(self.inputs.tokenizer),
             parent=self.parent,
             reference=self.reference,
             model=model,

@@ -17,6 +17,7 @@ from kto_release.feedback.left_out import LeftOut
 from kto_release.feedback.partitions import Partition, Row, prompt_digest, read
 from kto_release.feedback.rows import Feedback, RowProblem
 from kto_release.files import read_record, write_record
+from kto_release.lineage import question_digest
 from kto_release.positions import position
 from kto_release.recipe import DataSection, TrainSection
 from kto_release.records import LabelCounts, PartitionFacts
@@ -48,6 +49,7 @@ class _Writer:
         self.folder, self.partition, self.train = folder, partition, train
         self.prompts: dict[bytes, int] = {}
         self.digests: list[bytes] = []
+        self.questions: list[str] = []
         self.prompt_offsets, self.completion_offsets = [0], [0]
         self.prompt_F: list[int] = []
         self.desirable_F: list[bool] = []
@@ -107,6 +109,7 @@ class _Writer:
         if number is None:
             number = self.prompts[content] = len(self.digests)
             self.digests.append(prompt_digest(feedback.prompt))
+            self.questions.append(question_digest(feedback.prompt[-1][1]))
             self.in_alpaca_eval += position(feedback.prompt[-1][1]) is not None
             self.prompt_offsets.append(self.prompt_offsets[-1] + len(prompt))
             prompt.tofile(self.prompt_file)
@@ -146,6 +149,7 @@ class _Writer:
             prompt_offsets=np.array(self.prompt_offsets, np.int64),
             completion_offsets=np.array(self.completion_offsets, np.int64),
             prompt_digests=np.array(self.digests, dtype="V16"),
+            question_digests=np.array(self.questions, dtype="U16"),
         )
         facts = PartitionFacts(
             name=self.partition.name,

@@ -46,6 +46,8 @@ class Tokens:
         self._source_F: NDArray[np.int64] = index["source_F"]
         self._sources: list[str] = index["sources"].tolist()
         self.prompt_digests: NDArray[np.void] = index["prompt_digests"]
+        self.questions = frozenset(index["question_digests"].tolist()) if "question_digests" in index else None
+        """Digests of what the prompts ask last; null for tokens from before there were such."""
         self._prompt_offsets: NDArray[np.int64] = index["prompt_offsets"]
         self._completion_offsets: NDArray[np.int64] = index["completion_offsets"]
         self._prompt_ids = np.memmap(folder / "prompt_ids.bin", dtype=np.int32, mode="r")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from kto_release.digests import sha256_of
 from kto_release.errors import ScoreError
 from kto_release.evaluate.calibration.anchors import Anchor
+from kto_release.evaluate.scoring.few import rate_interval
 from kto_release.evaluate.scoring.intervals import LEVEL, percentile_interval, resamples, win_rate_replicates
 from kto_release.judges.rows import Judged
 from kto_release.positions import COUNT
@@ -216,7 +217,7 @@ def _anchor(anchor: Anchor, mine: Floats, theirs: Floats, counts: npt.NDArray[np
         name=anchor.published.name,
         official_win_rate=anchor.published.win_rate,
         official_length_controlled_winrate=anchor.published.length_controlled_winrate,
-        win_rate=percentile_interval(rate, replicates, int(usable.sum()), wins=rate / 100 * int(usable.sum())),
+        win_rate=rate_interval(rate, mine[usable] - 1, replicates),
         compared=int(both.sum()),
         agreement=agreement,
     )

@@ -19,7 +19,8 @@ from kto_release import __version__
 from kto_release.evaluate.report.pictures import Mark, histogram, length_plot, whiskers
 from kto_release.evaluate.report.said import said
 from kto_release.evaluate.report.summary import variance_in_words
-from kto_release.evaluate.scoring.intervals import percentile_interval, resamples, win_rate_replicates
+from kto_release.evaluate.scoring.few import rate_interval
+from kto_release.evaluate.scoring.intervals import resamples, win_rate_replicates
 from kto_release.evaluate.scoring.leaderboard import neighbours
 from kto_release.evaluate.scoring.screening import KINDS
 from kto_release.files import write_atomically
@@ -160,13 +161,8 @@ def length_bins(points: Sequence[tuple[float, float]]) -> list[tuple[float, Inte
     for first, last in itertools.pairwise(edges):
         difference, percent = (np.array(part, float) for part in zip(*ordered[first:last], strict=True))
         replicates = win_rate_replicates(percent / 100 + 1, resamples(len(percent), BIN_RESAMPLES, seed=0))
-        wins = float(percent.sum() / 100)
-        found.append(
-            (
-                float(np.median(difference)),
-                percentile_interval(float(percent.mean()), replicates, len(percent), wins=wins),
-            )
-        )
+        interval = rate_interval(float(percent.mean()), percent / 100, replicates)
+        found.append((float(np.median(difference)), interval))
     return found
 
 
@@ -220,6 +216,7 @@ def _plain(record: EvalRecord, rows: Sequence[Judged], prompt: Turns) -> dict[st
         "prompt": [list(turn) for turn in prompt],
         "model": record.who,
         "reference": record.reference,
+        "both": record.judge.swap,
         "kinds": KINDS,
         "rows": [
             {

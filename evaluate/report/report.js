@@ -123,9 +123,11 @@ function show(row) {
 function told(row) {
   const said = [];
   if (row.failure) said.push("failed: " + row.failure);
-  if (row.orders.length === 2) {
-    const orders = row.orders.map((one) => (one === null ? "failed" : percent(one)));
-    said.push("reference shown first: " + orders[0], "model shown first: " + orders[1]);
+  const names = ["reference shown first: ", "model shown first: "];
+  for (const [place, one] of row.orders.entries()) {
+    // A judge of one order was never asked the other: only of two that were both asked one can be missing.
+    if (one !== null) said.push(names[place] + percent(one));
+    else if (row.failure && data.both) said.push(names[place] + "failed");
   }
   if (row.mass !== null) said.push("probability on the answer letters " + (100 * row.mass).toFixed(1) + "%");
   said.push((row.longer > 0 ? "+" : "") + row.longer.toLocaleString("en") + " characters against the reference");

@@ -1,7 +1,8 @@
 """The summary on the console: a score with its full name, its n, its judge and its interval."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from kto_release import console
 from kto_release.evaluate.scoring.leaderboard import show_neighbours
@@ -10,7 +11,9 @@ from kto_release.records import RATES, EvalRecord, Interval
 
 
 def show(record: EvalRecord) -> None:
-    """The summary of one evaluation on the console."""
+    """The summary of one evaluation on the console, the verdict first."""
+    if record.verdict is not None:
+        console.say(f"{record.who} against {record.reference}: {record.verdict.in_words(reasons=False)}", style="bold")
     rows: list[Sequence[object]] = [
         [rate.name, f"{rate.value:.2f}", f"{rate.interval.shown(digits=2)}{_mark(rate.interval)}", rate.interval.n]
         for rate in record.rates()
@@ -18,7 +21,9 @@ def show(record: EvalRecord) -> None:
     ]
     if record.length_controlled_winrate is None:
         rows.append([RATES["length_controlled_winrate"], "none", record.no_length_control or "not measured", "–"])
-    rows.append(["discrete win rate", _percent(record.discrete_win_rate), "–", record.n_total])
+    discrete = record.intervals.get("discrete_win_rate")
+    bounds = f"{discrete.shown(digits=2)}{_mark(discrete)}" if discrete else "–"
+    rows.append(["discrete win rate", _percent(record.discrete_win_rate), bounds, record.n_total])
     console.table(
         f"{record.who} against {record.reference}: {record.score}",
         ["score", "%", "95% interval", "instructions"],
@@ -33,10 +38,28 @@ def show(record: EvalRecord) -> None:
     show_neighbours(record)
     if record.estimated is not None:
         console.say(f"on the official scale: {record.estimated.get('text', record.estimated)}")
+    for sentence in _of_the_judge(record):
+        console.say(sentence)
     for reason in record.gamed:
         console.say(f"GAMED: {reason}", style="bold red")
     for reason in record.unreliable_because:
         console.say(f"unreliable: {reason}", style="yellow")
+
+
+def _of_the_judge(record: EvalRecord) -> Iterator[str]:
+    """What is known of it beside its judgements."""
+    if record.judging is None:
+        return
+    if record.judging.trial:
+        yield f"the judge: {record.judging.trial}"
+    named = Counter[str]()
+    for served in record.judging.served:
+        if served.model:
+            named[served.model] += served.judgements
+    if named and named.keys() != {record.judge.model}:
+        yield f"the judge answered as {', '.join(f'{name} ({count})' for name, count in named.items())}"
+    if record.judging.unreadable:
+        yield f"answers of the judge without a verdict: {record.judging.unreadable:.1%}"
 
 
 def show_screening(screening: Screening) -> None:

@@ -20,7 +20,7 @@ from kto_release.records import Interval
 
 LEVEL = 0.95
 FEW = 200
-"""Below so many instructions intervals cover less than they say: 81 to 95% at 50, 57 to 95% at 20."""
+"""Below so many instructions the bootstrap covers less than it says, 81 to 95% at 50, 57 to 95% at 20: see few.py."""
 RARE = 20
 """So many wins and so many losses an interval needs: at 7 expected wins it covers 92%, at 2 it covers 81%."""
 CHUNK = 20
@@ -100,7 +100,8 @@ def percentile_interval(value: float, replicates: Floats, n: int, *, wins: float
     if n < FEW:
         notes.append(f"fewer than {FEW} instructions")
     if wins is not None and min(wins, n - wins) < RARE:
-        notes.append(f"too near {'0' if wins < n / 2 else '100'}% for {n} instructions")
+        rare, what = (wins, "wins") if wins <= n / 2 else (n - wins, "losses")
+        notes.append(f"fewer than {RARE} {what}: {rare:.0f} of {n}")
     if len(usable) < len(replicates):
         notes.append(f"{len(replicates) - len(usable)} of {len(replicates)} resamples could not be fitted")
     return Interval(

@@ -2,8 +2,9 @@
 
 Both answered the same instructions, were compared with the same answers, and were judged by the same judge in the same
 way: only then is their difference the models'. It is paired, since hard instructions are hard for both: that makes it
-far surer than the two intervals suggest. Interval and p-value come from one bootstrap over instructions, so that they
-never contradict each other.
+far surer than the two intervals suggest. The win rates' p-value is a sign-flip test's, which holds its level at any
+number of instructions; the length-controlled rates' comes from the bootstrap of their interval. Where p-value and
+interval disagree, the two are not distinguishable. A doubt about either evaluation is one about their difference.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from kto_release.errors import ScoreError
 from kto_release.evaluate.scoring.alpaca import length_controlled
+from kto_release.evaluate.scoring.few import difference_interval
 from kto_release.evaluate.scoring.intervals import (
     length_controlled_replicates,
     length_model,
@@ -22,9 +24,10 @@ from kto_release.evaluate.scoring.intervals import (
     win_rate_replicates,
 )
 from kto_release.evaluate.scoring.length_data import LcData
+from kto_release.evaluate.scoring.verdict import verdict_of
 from kto_release.judges.rows import Judged
 from kto_release.positions import COUNT, collapsed, position
-from kto_release.records import EvalRecord, Interval
+from kto_release.records import EvalRecord, Interval, Verdict
 
 RESAMPLES = 10_000
 """For the win rate: the smallest p-value is 2 in 10,001."""
@@ -40,11 +43,13 @@ class Evaluation(NamedTuple):
 
     record: EvalRecord
     rows: list[Judged]
+    label: str | None = None
+    """What it is called beside another one whose answers are by a model of the same name."""
 
     @property
     def name(self) -> str:
         """Whose answers were judged."""
-        return self.record.who
+        return self.label or self.record.who
 
 
 class Difference(NamedTuple):
@@ -56,8 +61,8 @@ class Difference(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """In words, for A. A p-value below 0.05 implies that the interval does not hold 0."""
-        if self.p_value >= 0.05:
+        """In words, for A: a difference takes a p-value below 0.05 and an interval that does not hold 0."""
+        if self.p_value >= 0.05 or self.interval.low <= 0 <= self.interval.high:
             return "not distinguishable"
         return "better" if self.interval.low > 0 else "worse"
 
@@ -73,6 +78,8 @@ class Comparison(NamedTuple):
     """Why there is no length-controlled difference."""
     instructions: int
     """How many are compared."""
+    verdict: Verdict
+    """On the win rate, with the doubts about either evaluation."""
 
 
 def compare(
@@ -93,8 +100,9 @@ def compare(
     preferences = [np.array([_mean_preference(pair[side]) for pair in pairs]) for side in (0, 1)]
     counts = resamples(len(pairs), RESAMPLES, seed)
     rates = [win_rate_replicates(values, counts) for values in preferences]
-    win_rate = difference(
-        float(np.mean(preferences[0] - preferences[1]) * 100), rates[0] - rates[1], len(pairs), _wins(preferences)
+    gains = preferences[0] - preferences[1]
+    verdict = verdict_of(
+        gains, difference_interval(gains, rates[0] - rates[1], _wins(preferences)), [*doubts(first), *doubts(second)]
     )
     controlled = None
     if not first.record.is_alpaca_eval:
@@ -104,7 +112,14 @@ def compare(
     elif lc_data is not None:
         controlled = _length_controlled(pairs, lc_data, counts[:REFITS])
         absent = "every answer of one of them differs from the reference's by the same length"
-    return Comparison(first.name, second.name, win_rate, controlled, None if controlled else absent, len(pairs))
+    win_rate = Difference(verdict.points, verdict.p_value)
+    missing = None if controlled else absent
+    return Comparison(first.name, second.name, win_rate, controlled, missing, len(pairs), verdict)
+
+
+def doubts(evaluation: Evaluation) -> list[str]:
+    """Why an evaluation is not to be relied on, with its name."""
+    return [f"{evaluation.name}: {reason}" for reason in evaluation.record.doubts]
 
 
 def difference(value: float, replicates: Floats, n: int, wins: float | None = None) -> Difference:
@@ -123,7 +138,8 @@ def refuse_incomparable(first: Evaluation, second: Evaluation) -> None:
         ("prompt of the judge", a.judge.prompt_sha256[:8], b.judge.prompt_sha256[:8]),
         ("orders", "both" if a.judge.swap else "one", "both" if b.judge.swap else "one"),
         ("instructions", _set(a), _set(b)),
-        ("reference", a.reference, b.reference),
+        # One model can have two names, as a file's and as a run's: what counts is what it answered.
+        ("reference", a.reference, a.reference if a.reference_sha256 == b.reference_sha256 else b.reference),
     ]
     differing = [(what, one, other) for what, one, other in facts if one != other]
     if a.judge.official and b.judge.official:
@@ -134,7 +150,8 @@ def refuse_incomparable(first: Evaluation, second: Evaluation) -> None:
             f"{first.name} and {second.name} can't be compared:\n"
             + "\n".join(f"  - {what}: {one!r} there, {other!r} here" for what, one, other in differing),
             expected="the same instructions, reference, judge, prompt and order, so that the difference is the models'",
-            todo="evaluate both with one recipe's eval section",
+            todo="evaluate both with one recipe's eval section; a folder in eval.reference (--set eval.reference=RUN) "
+            "takes the answers that RUN was compared with",
         )
 
 

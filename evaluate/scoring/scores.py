@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kto_release.errors import ScoreError
-from kto_release.evaluate.scoring.alpaca import WinRates, length_controlled, win_rates
+from kto_release.evaluate.scoring.alpaca import length_controlled, win_rates
+from kto_release.evaluate.scoring.few import rate_interval
 from kto_release.evaluate.scoring.intervals import (
     length_controlled_replicates,
     length_model,
@@ -19,14 +20,17 @@ from kto_release.evaluate.scoring.intervals import (
 )
 from kto_release.evaluate.scoring.length_data import LcData
 from kto_release.evaluate.scoring.placed import Placed, place
+from kto_release.evaluate.scoring.variance import variance
 from kto_release.judges.rows import Judged
 from kto_release.positions import COUNT
-from kto_release.records import Interval
+from kto_release.records import INTERVAL_DOUBT, Interval
 
 LARGE_BIAS = 0.1
 """Mean preference for one place beyond which a judge is called biased."""
 LOW_CONSISTENCY = 0.6
 """Share of pairs judged alike in both orders below which a judge is called inconsistent; a coin's is one half."""
+
+BOUNDS = ("value", "low", "high")
 
 Floats = npt.NDArray[np.float64]
 
@@ -58,12 +62,11 @@ class Scores(NamedTuple):
     regularization: float | None
     """The C that cross-validation chose for the length-controlled fit: the resamples are refitted with it."""
     intervals: dict[str, Interval]
-    """win_rate, and length_controlled_winrate where there is one."""
+    """win_rate, discrete_win_rate, and length_controlled_winrate where there is one."""
     by_dataset: dict[str, Interval]
     """Win rate within each collection of instructions."""
     variance: dict[str, float | None]
-    """Squared standard error of win_rate (squared percent): total; of it generation and judge, where they were
-    measured; and instructions, which is the rest and so holds whatever was not measured."""
+    """Squared standard error of win_rate (squared percent), by `variance`: total, instructions, generation, judge."""
     position_bias: float | None
     """Mean preference for the first place, minus one half; null where only one order was asked."""
     self_consistency: float | None
@@ -72,6 +75,10 @@ class Scores(NamedTuple):
     """mean, min, and low_share: the share of rows below the limit."""
     unreliable_because: list[str]
     """In words; empty: nothing speaks against the score."""
+    points: Interval
+    """win_rate and its interval as points above one half."""
+    gains: tuple[float, ...]
+    """(N): each instruction's mean preference minus 1.5, in [-0.5, 0.5]."""
 
 
 def score(
@@ -83,13 +90,14 @@ def score(
     seed: int = 0,
     allow_partial: bool = False,
     min_answer_mass: float = 0.5,
+    votes: int = 1,
 ) -> Scores:
     """The scores of `rows`.
 
     `expected` are the instructions of an own set; null: AlpacaEval's 805, where each row is placed by the hash of its
     instruction. A length-controlled rate is given for all of AlpacaEval's instructions only, and with `lc_data`.
     Where rows hold several samples of an instruction, its preference is their mean, and the length-controlled rate is
-    the mean of each sample's own.
+    the mean of each sample's own. `votes` is how often the judge was asked each question.
 
     Raises `ScoreError` where rows are duplicated or foreign, a preference is outside [1, 2], or, without
     `allow_partial`, instructions are missing or their judgement failed.
@@ -102,11 +110,15 @@ def score(
     means = _means([number for number, _ in good], _preferences(kept))
     whole, by_instruction = win_rates(_preferences(kept)), win_rates(means.tolist())
     counts = resamples(len(means), bootstrap, seed)
-    win_interval = percentile_interval(
-        by_instruction.win_rate, win_rate_replicates(means, counts), len(means), wins=float((means - 1).sum())
-    )
+    win_interval = rate_interval(by_instruction.win_rate, means - 1, win_rate_replicates(means, counts))
     control = _length_control(placed, lc_data, counts)
-    intervals = {"win_rate": win_interval}
+    discrete = _means([number for number, _ in good], [1 + _discrete(row) for row in kept])
+    intervals = {
+        "win_rate": win_interval,
+        "discrete_win_rate": rate_interval(
+            whole.discrete_win_rate, discrete - 1, win_rate_replicates(discrete, counts)
+        ),
+    }
     if control.interval is not None:
         intervals["length_controlled_winrate"] = control.interval
     mass = _answer_mass(kept, min_answer_mass)
@@ -129,12 +141,20 @@ def score(
         regularization=control.regularization,
         intervals=intervals,
         by_dataset=_by_dataset(good, bootstrap, seed),
-        variance=_variance(good, by_instruction),
+        variance=variance(good, by_instruction.standard_error, votes),
         position_bias=bias,
         self_consistency=consistency,
         answer_mass=mass,
         unreliable_because=[*_doubts(placed, intervals, mass, min_answer_mass, bias, consistency)],
+        points=win_interval.model_copy(update={name: getattr(win_interval, name) - 50 for name in BOUNDS}),
+        gains=tuple((means - 1.5).tolist()),
     )
+
+
+def _discrete(row: Judged) -> float:
+    """A win as 1, a draw as one half, a loss as 0: alpaca_eval's discrete win rate is their mean."""
+    preference = row.preference or 0.0
+    return 0.5 if preference == 1.5 else float(preference > 1.5)
 
 
 class _LengthControlled(NamedTuple):
@@ -190,8 +210,7 @@ def _by_dataset(good: Sequence[tuple[int, Judged]], bootstrap: int, seed: int) -
     for name, members in sorted(grouped.items()):
         means = _means([number for number, _ in members], _preferences(row for _, row in members))
         rates = win_rate_replicates(means, resamples(len(means), bootstrap, seed))
-        wins = float((means - 1).sum())
-        intervals[name or "other"] = percentile_interval(wins / len(means) * 100, rates, len(means), wins=wins)
+        intervals[name or "other"] = rate_interval(float((means - 1).mean() * 100), means - 1, rates)
     return intervals
 
 
@@ -207,29 +226,6 @@ def _both_orders(rows: Sequence[Judged]) -> tuple[float | None, float | None]:
 
 def _is_pair(preferences: Sequence[float | None]) -> bool:
     return len(preferences) == 2 and None not in preferences
-
-
-def _variance(good: Sequence[tuple[int, Judged]], rates: WinRates) -> dict[str, float | None]:
-    """The squared standard error of the win rate, in squared percent, and its parts.
-
-    Judge: half the difference of the two orders varies as their mean does. Generation: the spread of the samples of
-    one instruction, less the judge's part of it. Either is null where it was not measured, and 0 where chance made the
-    estimate negative.
-    """
-    total = rates.standard_error**2 if rates.standard_error is not None else None
-    parts: dict[str, float | None] = {"total": total, "instructions": total, "generation": None, "judge": None}
-    pairs = np.array([row.preferences for _, row in good if _is_pair(row.preferences)], float)
-    if len(pairs) > 1:
-        parts["judge"] = float(np.var(pairs[:, 1] - pairs[:, 0], ddof=1) / 4 / len(good) * 1e4)
-    grouped = defaultdict(list)
-    for number, row in good:
-        grouped[number].append(row.preference)
-    spreads = [np.var(np.array(values, float), ddof=1) for values in grouped.values() if len(values) > 1]
-    if spreads:
-        parts["generation"] = max(0.0, float(np.mean(spreads) / len(good) * 1e4) - (parts["judge"] or 0.0))
-    if total is not None:
-        parts["instructions"] = max(0.0, total - (parts["judge"] or 0.0) - (parts["generation"] or 0.0))
-    return parts
 
 
 def _answer_mass(rows: Sequence[Judged], limit: float) -> dict[str, float] | None:
@@ -253,7 +249,7 @@ def _doubts(
         yield f"partial: {lost} of {placed.expected} judgements are missing or failed"
     for interval in intervals.values():
         if not interval.reliable and interval.note:
-            yield f"the interval is not to be relied on: {interval.note}"
+            yield f"{INTERVAL_DOUBT}: {interval.note}"
             break
     if mass is not None and mass["mean"] < min_answer_mass:
         yield (

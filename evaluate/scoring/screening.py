@@ -7,9 +7,10 @@ leaderboard (NullModel; arXiv:2410.07137).
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from kto_release.lineage import question_digest
 from kto_release.positions import collapsed
 
 KINDS = {
@@ -78,16 +79,18 @@ def screen(
     cut: Sequence[bool] | None = None,
     thoughts: Sequence[bool] | None = None,
     training_prompts: Iterable[str] | None = (),
+    trained_before: Collection[str] = (),
 ) -> Screening:
     """Screen answers; all sequences hold one item per answer, and an instruction may occur with several answers.
 
     `cut` tells which answers ended at max_tokens, and `thoughts` before which the model thought; null: unknown. Where
     the training prompts are unknown (null),
-    "trained_on" is not counted.
+    "trained_on" is not counted. `trained_before` are digests of questions that the model's ancestors were trained on.
     """
     rows = range(len(outputs))
     alike = _alike([collapsed(text) for text in instructions], [collapsed(text) for text in outputs])
     trained = _contained(instructions, training_prompts or ())
+    trained |= {text for text in instructions if trained_before and question_digest(text) in trained_before}
     found: dict[str, set[int]] = {
         "empty": {i for i in rows if not outputs[i].strip()},
         "identical": {i for i in rows if alike.identical[i] > 0},

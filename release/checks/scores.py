@@ -77,6 +77,11 @@ def _against_initial(record: EvalRecord, subject: Subject) -> Outcome:
         return not_measured("the score is not to be relied on")
     low, high = 50.0, 50.0
     names = subject.facts.initial_names
+    if record.reference in names and record.verdict is not None:
+        told = record.verdict.in_words()
+        if record.verdict.said == "not distinguishable":
+            return not_measured(told)
+        return passed(told) if record.verdict.said == "better" else failed(told)
     if record.reference not in names:
         same = next((one for one in scales(subject.facts.evaluations) if record in one), [])
         initial = [one.intervals.get("win_rate") for one in same if one.model is not None and one.model.name in names]

@@ -8,7 +8,8 @@ from command import run_command
 from evaluations import JUDGE, write_evaluation
 
 from kto_release.errors import RunError, ScoreError
-from kto_release.evaluate.compare import against_earlier, compare_runs, load
+from kto_release.evaluate.compare import against_earlier, load
+from kto_release.evaluate.comparison.command import compare_runs
 from kto_release.evaluate.score_file import score_annotations
 from kto_release.evaluate.scoring.intervals import resamples
 from kto_release.evaluate.scoring.paired import Comparison, difference
@@ -19,7 +20,7 @@ MIXED = [1.0, 1.2, 1.9, 1.5, 1.4, 1.8] * 40
 
 
 def compared(first: Path, second: Path) -> Comparison:
-    return compare_runs(first, second, length_control=False)
+    return compare_runs([first, second], length_control=False)[0]
 
 
 def test_a_model_is_not_distinguishable_from_itself(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_a_small_gain_on_every_instruction_is_seen_although_the_intervals_overla
     found = compared(one, other)
     assert found.win_rate.interval.value == pytest.approx(2.0, abs=0.01)
     assert found.win_rate.verdict == "better"
-    assert found.win_rate.p_value == pytest.approx(2 / 10_001)
+    assert found.win_rate.p_value == pytest.approx(1 / 10_001)
     assert compared(other, one).win_rate.verdict == "worse"
     assert (found.first, found.second, found.instructions) == ("iteration-1", "initial", 240)
     assert found.no_length_control == "the instructions are not AlpacaEval's"
@@ -68,15 +69,25 @@ def test_equal_models_are_told_apart_in_five_of_a_hundred_comparisons() -> None:
     assert abs(found / 6 - 5) <= 3
 
 
-def test_few_instructions_are_labelled(tmp_path: Path) -> None:
-    """A difference on 24 instructions is shown as not to be relied on."""
-    one = write_evaluation(tmp_path / "a", "iteration-1", [1.9, 1.2] * 12)
-    other = write_evaluation(tmp_path / "b", "initial", [1.1, 1.3] * 12)
+def test_a_difference_that_hardly_any_instruction_shows_is_labelled(tmp_path: Path) -> None:
+    """Five of 24 instructions tell the two apart, and 6 it takes; with all 24 nothing is wrong with so few."""
+    one = write_evaluation(tmp_path / "a", "iteration-1", [1.9] * 5 + [1.2] * 19)
+    other = write_evaluation(tmp_path / "b", "initial", [1.1] * 5 + [1.2] * 19)
     interval = compared(one, other).win_rate.interval
-    assert (interval.reliable, interval.note) == (
-        False,
-        "fewer than 200 instructions; too near 0% for 24 instructions",
-    )
+    assert (interval.reliable, interval.note) == (False, "only 5 of 24 instructions tell the two apart")
+    third = write_evaluation(tmp_path / "c", "initial", [1.1, 1.3] * 12)
+    assert compared(one, third).win_rate.interval.reliable is True
+
+
+def test_a_doubt_travels_into_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What speaks against one of two evaluations speaks against their difference, in the verdict's own line."""
+    one = write_evaluation(tmp_path / "a", "iteration-1", [min(value + 0.1, 2) for value in MIXED])
+    other = write_evaluation(tmp_path / "b", "initial", [*MIXED[:-1], None])
+    result = run_command(monkeypatch, capfd, "eval", "--compare", one, other, "--allow-partial")
+    assert "iteration-1 against initial: better (NOT to be relied on): " in result.out
+    assert "NOT to be relied on: initial: partial: 1 of 240 judgements are missing or failed" in result.out
 
 
 @pytest.mark.parametrize(
@@ -118,7 +129,7 @@ def test_scores_on_different_instructions_are_not_compared(tmp_path: Path) -> No
     with pytest.raises(ScoreError) as caught:
         compared(one, failed)
     assert caught.value.problem == "1 instructions are judged for only one of iteration-1 and initial"
-    assert compare_runs(one, failed, length_control=False, allow_partial=True).instructions == 239
+    assert compare_runs([one, failed], length_control=False, allow_partial=True)[0].instructions == 239
 
 
 def test_a_run_means_its_last_iteration(tmp_path: Path) -> None:
@@ -139,7 +150,7 @@ def test_two_judges_of_a_run_are_told_apart_by_what_they_are_compared_with(tmp_p
         write_evaluation(tmp_path / "run" / "eval" / "initial" / "set" / folder, "initial", MIXED, judge=judge)
     single = write_evaluation(tmp_path / "single", "iteration-1", MIXED, judge=other)
     assert compared(single, tmp_path / "run").second == "initial"
-    with pytest.raises(RunError, match="several pairs of these evaluations can be compared") as caught:
+    with pytest.raises(RunError, match="one folder means several evaluations") as caught:
         compared(tmp_path / "run", tmp_path / "run")
     assert caught.value.todo == "name the judge's folders: runs/NAME/eval/MODEL/INSTRUCTIONS/JUDGE"
 
@@ -203,7 +214,7 @@ def test_one_command_compares(
     other = write_evaluation(tmp_path / "b", "initial", MIXED)
     result = run_command(monkeypatch, capfd, "eval", "--compare", one, other)
     assert (result.code, result.err) == (0, "")
-    assert "iteration-1 minus initial: instructions-00000000 [judge=judge-1" in result.out
+    assert "iteration-1 minus initial: instructions-00000000 [reference=initial " in result.out
     assert "< 0.0002" in result.out
     assert "better" in result.out
 
@@ -217,7 +228,7 @@ def test_real_models_are_compared_with_length_control(shared_data: Path, tmp_pat
         score_annotations(data / "annotations" / f"{name}.json.xz", tmp_path / name, lc_data=gamed, bootstrap=100)
         for name in ("claude-2.1", "OpenHermes-2.5-Mistral-7B")
     ]
-    found = compare_runs(tmp_path / "claude-2.1", tmp_path / "OpenHermes-2.5-Mistral-7B", lc_data=gamed)
+    [found] = compare_runs([tmp_path / "claude-2.1", tmp_path / "OpenHermes-2.5-Mistral-7B"], lc_data=gamed)
     for key in ("win_rate", "length_controlled_winrate"):
         one = getattr(found, key)
         assert one.interval.value == pytest.approx(getattr(records[0], key) - getattr(records[1], key), abs=1e-9)

@@ -114,10 +114,10 @@ def test_an_interval_is_the_middle_95_percent_of_the_resamples() -> None:
     ("n", "wins", "note"),
     [
         (805, 130.0, None),
-        (805, 19.0, "too near 0% for 805 instructions"),
-        (805, 786.0, "too near 100% for 805 instructions"),
+        (805, 19.0, "fewer than 20 wins: 19 of 805"),
+        (805, 786.0, "fewer than 20 losses: 19 of 805"),
         (199, 100.0, "fewer than 200 instructions"),
-        (40, 3.0, "fewer than 200 instructions; too near 0% for 40 instructions"),
+        (40, 3.0, "fewer than 200 instructions; fewer than 20 wins: 3 of 40"),
     ],
 )
 def test_an_interval_that_does_not_hold_its_level_says_so(n: int, wins: float, note: str | None) -> None:

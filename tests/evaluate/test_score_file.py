@@ -106,7 +106,10 @@ def test_one_command_scores_a_file(cli: Path, recorded: Callable[[str], Path], g
     assert children_seconds() - begin < 15
     assert (result.returncode, result.stderr) == (0, "")
     assert "claude-2.1 against gpt4_1106_preview: AlpacaEval 2.0" in " ".join(result.stdout.split())
-    assert "AlpacaEval 2.0 [judge=weighted_alpaca_eval_gpt4_turbo, prompt=alpaca_eval" in result.stdout
+    assert (
+        "AlpacaEval 2.0 [reference=gpt4_1106_preview, judge=weighted_alpaca_eval_gpt4_turbo, prompt=alpaca_eval"
+        in result.stdout
+    )
     plain = json.loads((tmp_path / "out" / "results.json").read_text())
     assert plain["length_controlled_winrate"] == 25.252255890584735
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

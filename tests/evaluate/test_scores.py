@@ -12,6 +12,9 @@ from kto_release.judges.rows import Judged
 OWN = ["Count to three.", "Name a colour.", "Say hello.", "Translate: chat."]
 
 
+LEANS = (0.3, -0.2, 0.1, -0.3)
+
+
 def judged(number: int, preference: float | None, **changes: Any) -> Judged:
     """A row for one of OWN."""
     plain = {"dataset": None, "output": "m" * (10 + number), "reference": "r" * 20, "preference": preference}
@@ -35,11 +38,12 @@ def test_scores_of_an_own_set_by_hand() -> None:
         "the instructions are not AlpacaEval's",
     )
     interval = scores.intervals["win_rate"]
-    assert (interval.value, interval.n, interval.reliable) == (43.75, 4, False)
+    assert (interval.value, interval.n, interval.reliable) == (43.75, 4, True)
     assert 0 <= interval.low < 43.75 < interval.high <= 100
-    assert scores.unreliable_because == [
-        "the interval is not to be relied on: fewer than 200 instructions; too near 0% for 4 instructions"
-    ]
+    discrete = scores.intervals["discrete_win_rate"]
+    assert (discrete.value, discrete.n, discrete.reliable) == (37.5, 4, True)
+    assert discrete.low < 37.5 < discrete.high
+    assert scores.unreliable_because == []
 
 
 def test_the_order_of_rows_changes_nothing() -> None:
@@ -130,7 +134,7 @@ def test_position_bias_and_consistency_by_hand() -> None:
     scores = score_own(rows)
     assert scores.position_bias == pytest.approx(1 / 6, abs=1e-12)
     assert scores.self_consistency == pytest.approx(2 / 3, abs=1e-12)
-    assert scores.unreliable_because[1:] == ["the judge prefers the answer shown first, by 17% on average"]
+    assert scores.unreliable_because == ["the judge prefers the answer shown first, by 17% on average"]
 
 
 def test_one_order_measures_no_bias() -> None:
@@ -144,7 +148,7 @@ def test_little_probability_on_the_answers_makes_a_score_unreliable() -> None:
     masses = [0.1, 0.2, 0.3, 0.8]
     scores = score_own([judged(number, 1.5, mass=mass) for number, mass in enumerate(masses)])
     assert scores.answer_mass == {"mean": pytest.approx(0.35), "min": 0.1, "low_share": 0.75}
-    assert scores.unreliable_because[1:] == [
+    assert scores.unreliable_because == [
         "the judge puts only 35% of its probability on the answer letters (below 50%): it does not follow the question"
     ]
 
@@ -170,24 +174,42 @@ def test_a_missing_sample_is_a_missing_judgement() -> None:
 
 
 def test_the_variance_is_split_by_hand() -> None:
-    """Two samples of each of four instructions, in both orders.
+    """Two samples of each of four instructions, each question asked four times in one order.
 
-    Samples differ by 0.5, 0.5, 0 and 1, so their variances are 0.125, 0.125, 0 and 0.5, mean 0.1875: over 8 answers
-    0.0234375, or 234.375 squared percent, holding the judge's part. Orders differ by d = +0.2 and −0.2 four times each:
-    sample variance 0.32 / 7, a quarter of it over 8 answers 0.00142857, or 14.2857. Of the total of 104.1667 (see
-    above) nothing is left for the instructions.
+    The means are 1.2, 2, 1.5 and 1.1: mean 1.45, squares 0.0625 + 0.3025 + 0.0025 + 0.1225 = 0.49, so the squared
+    standard error is 0.49 / 3 / 4 = 0.0408333. Samples differ by 0.2, 0, 0.2 and 0: variances 0.02, 0, 0.02, 0, mean
+    0.01, over 8 answers 0.00125. Votes: p(1 - p) of 0.1, 0.3, 1, 1, 0.4, 0.6, 0.1, 0.1 is 0.09 + 0.21 + 0.24 + 0.24 +
+    0.09 + 0.09 = 0.96; over 3, over the square of 8 answers, 0.005. The samples' spread holds the judge's: nothing is
+    left of it, and the rest is 0.0358333.
     """
-    pairs = [(1.0, 1.5), (1.5, 2.0), (1.5, 1.5), (1.0, 2.0)]
-    rows = []
-    for number, pair in enumerate(pairs):
-        for sample, value in enumerate(pair):
-            lean = 0.1 if sample else -0.1
-            orders = (min(max(value, 1.1), 1.9) - lean, min(max(value, 1.1), 1.9) + lean)
-            rows.append(judged(number, value, sample=sample, preferences=orders))
+    pairs = [(1.1, 1.3), (2.0, 2.0), (1.4, 1.6), (1.1, 1.1)]
+    rows = [
+        judged(number, value, sample=sample, preferences=(value, None))
+        for number, pair in enumerate(pairs)
+        for sample, value in enumerate(pair)
+    ]
+    variance = score_own(rows, votes=4).variance
+    assert variance == {
+        "total": pytest.approx(1e4 * 0.49 / 12),
+        "judge": pytest.approx(50),
+        "generation": 0.0,
+        "instructions": pytest.approx(1e4 * 0.49 / 12 - 50),
+    }
+    assert score_own(rows).variance["generation"] == pytest.approx(12.5)
+
+
+def test_a_liking_for_a_place_is_no_noise_of_the_judge() -> None:
+    """Orders that differ by prompt and cancel in their mean say nothing of how a judge varies: that was not measured."""
+    rows = [judged(n, 1.5 + n / 100, preferences=(1.5 + n / 100 - b, 1.5 + n / 100 + b)) for n, b in enumerate(LEANS)]
     variance = score_own(rows).variance
-    assert variance["total"] == pytest.approx(1e4 * 0.125 / 12)
-    assert variance["judge"] == pytest.approx(1e4 * 0.32 / 7 / 4 / 8)
-    assert variance["generation"] == pytest.approx(234.375 - 1e4 * 0.32 / 7 / 4 / 8)
+    assert (variance["judge"], variance["instructions"]) == (None, variance["total"])
+
+
+def test_parts_never_exceed_the_whole() -> None:
+    """Samples that spread far around equal means would have more variance than there is: they have all of it."""
+    rows = [judged(n, value, sample=s) for n in range(4) for s, value in enumerate((1.0, 2.0 - n / 100))]
+    variance = score_own(rows).variance
+    assert variance["generation"] == variance["total"]
     assert variance["instructions"] == 0.0
 
 
@@ -205,11 +227,16 @@ def test_each_collection_has_its_own_win_rate() -> None:
         "other": (80.0, 1),
         "vicuna": (100.0, 1),
     }
-    assert not any(interval.reliable for interval in found.values())
+    assert {name: interval.note for name, interval in found.items()} == {
+        "koala": None,
+        "other": "a single instruction",
+        "vicuna": "a single instruction",
+    }
 
 
 def test_the_seed_decides_the_interval() -> None:
     """The same seed gives the same interval, another seed another one."""
-    rows = [judged(0, 1.1), judged(1, 1.9), judged(2, 1.5), judged(3, 1.3)]
-    assert score_own(rows, seed=1, bootstrap=101).intervals == score_own(rows, seed=1, bootstrap=101).intervals
-    assert score_own(rows, seed=1, bootstrap=101).intervals != score_own(rows, seed=2, bootstrap=101).intervals
+    texts = [f"Instruction {number}" for number in range(200)]
+    rows = [Judged(text, None, "m", "r", 1.1 + number % 9 / 10) for number, text in enumerate(texts)]
+    first, again, other = (score(rows, expected=texts, lc_data=None, seed=s, bootstrap=101) for s in (1, 1, 2))
+    assert first.intervals == again.intervals != other.intervals

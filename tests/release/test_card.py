@@ -326,7 +326,10 @@ def test_scores_under_different_judges_never_share_a_table() -> None:
     """Two judges give two tables, each under its judge's name, and two columns in the table of iterations."""
     both = [EvalRecord.model_validate(plain_evaluation(3, judge)) for judge in ("judge-a", "judge-b")]
     card = render_card(seed_facts(evaluations=both))
-    assert re.findall(r"^### (.*)$", card, re.MULTILINE) == ["Judged by judge-a", "Judged by judge-b"]
+    assert re.findall(r"^### (.*)$", card, re.MULTILINE) == [
+        "Judged by judge-a, against gpt4_1106_preview",
+        "Judged by judge-b, against gpt4_1106_preview",
+    ]
     assert card.count("**iteration-3** (this model)") == 2
     header = next(line for line in card.splitlines() if line.startswith("| iteration |"))
     assert header.endswith(

@@ -61,7 +61,8 @@ def test_feedback_without_a_stated_licence_leaves_auto_unresolved(tmp_path: Path
     """Files carry no licence: without release.data_license nothing is guessed, and the card says so."""
     facts = facts_of(build_run(tmp_path, tiny_model))
     assert facts.license.problem == (
-        "the licence of 'feedback.jsonl' is not known, so release.license: auto can't be resolved"
+        "the licence of 'feedback.jsonl' is not known, so release.license: auto can't be resolved: set "
+        "release.data_license (a licence id, or `other` for private data of your own), or release.license"
     )
     card = render_card(facts)
     assert "## Licence\n\nNot resolved:\n- base model `tiny`: apache-2.0\n- data `feedback.jsonl`: not known\n" in card
@@ -112,12 +113,15 @@ def test_a_local_model_is_traced_to_what_its_card_names(
 
 
 def test_a_model_of_another_run_is_traced_through_its_records(tmp_path: Path, tiny_model: Path) -> None:
-    """A run that starts from another run's iteration descends from what that run started from."""
+    """A run that starts from another run's iteration descends from what that run started from: as its lineage says, and
+    without one as its records do."""
     run = build_run(tmp_path, tiny_model, base_hub_id="org/base", evaluated=False)
     folder = run.iteration(2) / "model"
     parent = run.iteration_records()[0].parent.model_copy(update={"hub_id": None})
-    found = trace(parent, LocalModel(folder, "model", None, None))
-    assert (found.hub_id, found.traced) == ("org/base", True)
+    for traced in (False, True):
+        found = trace(parent, LocalModel(folder, "model", None, None))
+        assert (found.hub_id, found.traced) == ("org/base", traced)
+        (folder / "lineage.json").unlink(missing_ok=True)
 
 
 def test_a_converted_copy_is_not_passed_off_as_the_original(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from kto_release.errors import ModelError
-from kto_release.templates import load_template, make_template
+from kto_release.templates import BUILT_IN, load_template, make_template
 from kto_release.templates.contract import check_contract, findings, system_message
 
 # For the tiny tokenizer: BOS <s> is 1, EOS </s> is 2, and it adds neither by itself.
@@ -47,6 +47,17 @@ def test_built_in_templates_keep_the_contract(name: str, tokenizer: Any) -> None
     template = load_template(name, tokenizer)
     assert template.marked
     assert findings(tokenizer, template, [tokenizer.eos_token_id]) == []
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name not in ("chatml", "llama3")])
+def test_built_in_templates_keep_the_contract_where_bos_is_eos(name: str, tiny: Any) -> None:
+    """OLMo-2, Pythia, GPT-2: an earlier answer ends with the token that stands at the start; two at the start are an
+    error there too."""
+    tiny.bos_token = tiny.eos_token
+    template = load_template(name, tiny)
+    check_contract(tiny, template, [tiny.eos_token_id])
+    twice = make_template("twice", "{{ bos_token }}" * 2 + template.source)
+    assert "bos" in {finding.rule for finding in findings(tiny, twice, [tiny.eos_token_id])}
 
 
 def test_chatml_keeps_the_contract_where_its_marker_is_a_token(smollm2: Path) -> None:

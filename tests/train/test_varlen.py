@@ -1,9 +1,9 @@
 """Attention over whole packs against attention part by part, in fp64, through PyTorch's own operator."""
 
-import numpy as np
 import pytest
 import torch
 from feedback_files import write_recipe
+from packs import SIZES, pack_of, wide
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MistralConfig, MistralForCausalLM
 from varlen_on_cpu import VarlenOnCPU
 
@@ -13,29 +13,10 @@ from kto_release.run import Run
 from kto_release.train import train
 from kto_release.train.attention import tree_attention
 from kto_release.train.logprobs import branch_logprobs, teach_trees
-from kto_release.train.tree import Branch, Tree, lay
 from kto_release.train.varlen import exists_for, fits, key_plan, take_whole_packs
 from kto_release.train.varlen_proof import whole_pack_fault
 
-SIZES = [
-    [(5, [4, 7, 1]), (9, [2]), (1, [1, 1, 3])],
-    [(40, [30, 50]), (70, [20, 90, 33]), (30, [1])],
-]
 CPU = torch.device("cpu")
-
-
-def pack_of(sizes, vocabulary=60):
-    rng = np.random.default_rng(0)
-    slot = iter(range(1000))
-    return lay(
-        [
-            Tree(
-                rng.integers(3, vocabulary, prompt).astype(np.int32),
-                [Branch(rng.integers(3, vocabulary, size).astype(np.int32), next(slot)) for size in branches],
-            )
-            for prompt, branches in sizes
-        ]
-    )
 
 
 def test_a_plan_by_hand():
@@ -195,19 +176,3 @@ def test_a_run_by_whole_packs_is_a_run_by_parts(tmp_path, tiny_model):
     for left, right in zip(*rows, strict=True):
         assert left["loss"] == pytest.approx(right["loss"], abs=1e-5)
         assert left["grad_norm"] == pytest.approx(right["grad_norm"], rel=1e-4, abs=1e-5)
-
-
-def wide(folder, tiny_model):
-    """The tiny model with heads of 16, as flash attention wants multiples of 8."""
-    import json
-    import shutil
-
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    target = folder / "wide"
-    if not target.exists():
-        shutil.copytree(tiny_model, target)
-        config = LlamaConfig(**{**json.loads((target / "config.json").read_text()), "head_dim": 16})
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(target)
-    return target
