@@ -218,6 +218,9 @@ def publish(
     require: Annotated[
         list[str] | None, typer.Option(help="Refuse unless this check has passed.", metavar="CHECK")
     ] = None,
+    remove_others: Annotated[
+        bool, typer.Option("--remove-others", help="Remove files that people added to the repository.")
+    ] = False,
     replace_template: Annotated[
         bool, typer.Option("--replace-template", help="Publish another chat template than the one trained with.")
     ] = False,
@@ -254,6 +257,7 @@ def publish(
         read_back=read_back,
         require=tuple(require or []),
         replace_template=replace_template,
+        remove_others=remove_others,
         iteration=iteration,
         each_iteration=each_iteration,
         sign=sign_with(sign_key, sign_certificate, sign_chain or [], sigstore=sign_sigstore),

@@ -118,7 +118,9 @@ def send(material: Material, bundle: Bundle, target: Target) -> None:
     # Only now is known what happens on the Hub; the list in the release itself was made before, and stays.
     found = bundle.subject.found._replace(published=record)
     write_checklist(material.folder, checklist(bundle.subject._replace(found=found)))
-    show_published(record, changed=pushed.changed)
+    show_published(record, changed=pushed.changed, beside=pushed.beside, removed=pushed.removed)
+    if pushed.trouble is not None:
+        raise pushed.trouble
 
 
 def prove(folder: Path) -> str:

@@ -23,9 +23,10 @@ def page(
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     source = (resources.files("kto_release.feedback.report") / "page.html.jinja").read_text(encoding="utf-8")
+    made_of: Sequence[Trained | str | None] = trained if trained is not None else [None] * len(samples)
     shown = [
         (item, None if made is None or isinstance(made, str) else made, made if isinstance(made, str) else None)
-        for item, made in zip(samples, trained or [None] * len(samples), strict=True)
+        for item, made in zip(samples, made_of, strict=True)
     ]
     return environment.from_string(source).render(title=title, tables=tables, samples=shown, picture=_lengths(items))
 
