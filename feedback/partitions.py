@@ -6,6 +6,7 @@ Rows are read one after the other, so 100,000 of them need no more memory than o
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -156,6 +157,7 @@ def _cut(data: DataSection, everything: Partition, held_out: Partition | None) -
 
 
 def _shuffled_prompts(parts: list[Partition], data: DataSection) -> list[bytes]:
+    data = data.model_copy(update={"per_user": None})  # it caps each partition, so what there is to cut is not capped
     digests = {
         prompt_digest(feedback.prompt): None for part in parts for row in read(part, data) for feedback in row.feedback
     }
@@ -170,6 +172,7 @@ def read(partition: Partition, data: DataSection, left_out: LeftOut | None = Non
     `left_out` collects what is not used and why; its caller then refuses. Without it, raises `DataError` at the end,
     naming the rows that are wrong, unless data.bad_rows leaves them out.
     """
+    users: Counter[str] = Counter()
     refuses = left_out is None and data.bad_rows == "error"
     left_out = LeftOut() if left_out is None else left_out
     rules = Rules.of(data)
@@ -180,7 +183,7 @@ def read(partition: Partition, data: DataSection, left_out: LeftOut | None = Non
             if room == 0:
                 break
             row = _row(partition, source, number, plain, rules, left_out)
-            belongs = row is not None and bool(row.feedback)
+            belongs = row is not None and bool(row.feedback) and not _is_capped(row, data, users, left_out)
             if room is not None and (belongs or partition.limits or partition.only is None):
                 room -= 1
             if row is not None and belongs:
@@ -188,6 +191,20 @@ def read(partition: Partition, data: DataSection, left_out: LeftOut | None = Non
         first += count
     if refuses:
         left_out.refuse(partition.name)
+
+
+def _is_capped(row: Row, data: DataSection, users: Counter[str], left_out: LeftOut) -> bool:
+    """Whether the row's user has given `data.per_user` rows before; it is then counted as left out."""
+    if data.per_user is None:
+        return False
+    if row.user is None:
+        left_out.notes["feedback of a user who is not named, and whom data.per_user can't cap"] += 1
+        return False
+    users[row.user] += 1
+    if users[row.user] > data.per_user:
+        left_out.add(row.where, RowProblem("beyond data.per_user of one user", fault=False))
+        return True
+    return False
 
 
 def _plain(sources: list[Source]) -> Iterator[tuple[Source, int, Mapping[str, Any]]]:

@@ -340,13 +340,14 @@ def feedback(
     ],
     *,
     overrides: Overrides = None,
+    runs: Runs = Path("runs"),
     html: Annotated[Path | None, typer.Option(help="Write the report as a page.", metavar="FILE")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file of --html.")] = False,
 ) -> None:
     """Show what is in feedback before training: counts, what predicts the label, repeats, private texts, overlaps."""
     from kto_release.feedback.report import report
 
-    report(words, overrides or [], html, force=force)
+    report(words, overrides or [], html, runs=runs, force=force)
 
 
 @app.command()

@@ -125,6 +125,9 @@ class DataSection(Section):
     max_rows: int | None = Field(default=None, ge=1)
     """Take only so many rows of each partition (the first ones), for a trial; null takes all. A held-out share is taken
     from these rows."""
+    per_user: int | None = Field(default=None, ge=1)
+    """Take at most so many rows of one user in each partition (the first ones), so that nobody's taste is the whole of
+    it; the others are counted. Users stand in `origin.user`, or where columns.user says; null takes all."""
     seed: int = Field(default=0, ge=0)
     """Seed of the cut into partitions and of the held-out share."""
 

@@ -111,6 +111,47 @@ class PartitionFacts(Facts):
     ("alpaca_eval"), which tells them by hashes."""
 
 
+FEEDBACK = "feedback.json"
+"""Name of the record of what a run's feedback is like."""
+
+
+class ToldByFact(Facts):
+    """How well something that is not quality tells the label of the feedback."""
+
+    name: str
+    auc: float | None
+    """Probability that a desirable answer has more of it than an undesirable one; null below 30 of a label."""
+
+
+class FeedbackReport(Facts):
+    """`feedback.json`: what the feedback to train on is like, before anything is trained on it."""
+
+    key: str
+    """Digest of the feedback and of how it is read."""
+    feedback: int
+    """How many answers were looked at: training looks at the first 5,000 rows of each partition,
+    `kto-release feedback RECIPE` at all."""
+    users: int
+    """0: the rows do not say."""
+    largest_user: float | None
+    """Share of the user who gave most."""
+    models: dict[str, int]
+    """Answers by the model that gave them, where rows say it."""
+    languages: dict[str, int] | None
+    """Answers by ISO 639 code, "" for too short to tell; null: not looked at."""
+    system_prompts: int
+    """Different ones."""
+    repeated: int
+    """Rows that repeat an earlier one with its label."""
+    near_duplicates: int | None
+    """Answers that are like an earlier, different one; null: not looked at."""
+    both_labels: int
+    """Answers that are desirable in one row and undesirable in another."""
+    private: dict[str, int]
+    """Rows with e-mail addresses, keys and the like, by kind."""
+    told_by: list[ToldByFact]
+
+
 class TrainingFacts(Facts):
     """What the training of one iteration did."""
 

@@ -17,12 +17,12 @@ import yaml
 
 from kto_release import __version__
 from kto_release.errors import ReleaseError, RunError
-from kto_release.files import write_atomically
+from kto_release.files import read_record, write_atomically
 from kto_release.lineage import LINEAGE, continued, read_lineage
 from kto_release.models import LocalModel, load_tokenizer
 from kto_release.published import Published, published
 from kto_release.recipe import GenerationSection, Recipe
-from kto_release.records import IterationRecord, WeightFacts
+from kto_release.records import FEEDBACK, FeedbackReport, IterationRecord, WeightFacts
 from kto_release.release.allowed import ALLOWED, PICTURE, TOKENIZER_FILES, is_legal, refused
 from kto_release.release.card import write_card
 from kto_release.release.chat_template import published_template, replay, write_template
@@ -83,6 +83,7 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
             kept=made.kept,
             model=folder,
             revision=branch(options),
+            feedback=read_record(run.path / FEEDBACK, FeedbackReport),
             endpoint=str(constants.ENDPOINT),
             pictures=[f"pictures/{path.name}" for path in sorted((folder / "pictures").glob("*.png"))],
         )

@@ -16,7 +16,7 @@ from kto_release.lineage import HUB_ID, Lineage, Round, inherited, this_round
 from kto_release.model_cards import DATA_CITATIONS, MODEL_CITATIONS, TEMPLATE_CITATIONS, citation
 from kto_release.models import LocalModel, load_tokenizer
 from kto_release.recipe import Emissions, GenerationSection, Recipe, StatedResult
-from kto_release.records import EvalRecord, Facts, IterationRecord, KeptFacts, ModelFacts, WeightFacts
+from kto_release.records import EvalRecord, Facts, FeedbackReport, IterationRecord, KeptFacts, ModelFacts, WeightFacts
 from kto_release.release.licenses import (
     CardLicense,
     LicenseFacts,
@@ -142,6 +142,8 @@ class CardFacts(Facts):
     weights: WeightFacts | None
     kept: KeptFacts | None
     """What they keep of the training; null where nothing was rounded, or nothing measured."""
+    feedback: FeedbackReport | None = None
+    """What the feedback is like; null in runs of before 0.2."""
     iterations: list[IterationRecord]
     evaluations: list[EvalRecord]
 
@@ -203,6 +205,7 @@ def collect_facts(
     revision: str = "main",
     pictures: Sequence[str] = (),
     lookup: LicenseLookup | None = None,
+    feedback: FeedbackReport | None = None,
     endpoint: str = PUBLIC_HUB,
 ) -> CardFacts:
     """The facts of a release. At least one iteration must be finished.
@@ -210,6 +213,7 @@ def collect_facts(
     `base` is the initial model's folder, `model` the folder with the published configuration, tokenizer and template,
     `revision` the branch that the release goes to, `pictures` are paths in the release, `lookup` finds a licence on the
     Hub (the default: the cache, then the Hub), `endpoint` is the Hub where the recipe names none.
+    `feedback` is what was recorded of the feedback.
     Raises `ReleaseError` where a citation does not exist, `ModelError` where the tokenizer can't be loaded.
     """
     if not iterations:
@@ -250,6 +254,7 @@ def collect_facts(
         made_by=f"kto-release {__version__}",
         weights=weights,
         kept=kept,
+        feedback=feedback,
         iterations=list(iterations),
         evaluations=list(evaluations),
     )

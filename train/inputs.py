@@ -9,6 +9,7 @@ from kto_release import console
 from kto_release.digests import file_sha256, sha256_of
 from kto_release.errors import RecipeError, RunError
 from kto_release.feedback.partitions import HELD_OUT, Partition, find_partitions, input_digests
+from kto_release.feedback.report.described import describe
 from kto_release.files import read_record
 from kto_release.models import LocalModel, load_tokenizer, locate
 from kto_release.models import facts as model_facts
@@ -126,6 +127,7 @@ def prepare(run: Run) -> Inputs:
     check_rows_fit(base.path, tokens.values(), recipe.train.max_length, recipe.model.trust_remote_code)
     facts = with_overlaps(tokens)
     show_feedback(facts)
+    describe(run.path, every, recipe.data)
     names = [name for name in every if name != HELD_OUT]
     return Inputs(
         run,

@@ -1,16 +1,17 @@
 """`kto-release feedback`: what is in feedback, before anything is trained on it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kto_release import console
 from kto_release.errors import DataError, RecipeError
 from kto_release.feedback.left_out import LeftOut
-from kto_release.feedback.partitions import HELD_OUT, find_partitions, read
+from kto_release.feedback.partitions import HELD_OUT, Partition, find_partitions
+from kto_release.feedback.report.described import described, items_of, key_of
+from kto_release.feedback.report.likeness import EXTRA, languages, near_duplicates
 from kto_release.feedback.report.measures import (
     Item,
     overlap,
@@ -22,67 +23,76 @@ from kto_release.feedback.report.measures import (
     turns,
 )
 from kto_release.feedback.report.page import page
-from kto_release.files import write_atomically
+from kto_release.feedback.report.samples import as_trained, some_of
+from kto_release.files import write_atomically, write_record
 from kto_release.positions import hashes, instruction_hash
-from kto_release.recipe import DataSection
+from kto_release.recipe import DataSection, Recipe
 from kto_release.recipe_file import load_recipe
+from kto_release.records import FEEDBACK
+from kto_release.run import Run
 
 Table = tuple[str, Sequence[str], list[Sequence[object]]]
 SHOWN = 10
 
 
-def report(words: list[Path], overrides: list[str], html: Path | None, *, force: bool) -> None:
+def report(words: list[Path], overrides: list[str], html: Path | None, *, runs: Path, force: bool) -> None:
     """Show the tables of a recipe's feedback, or of files; `html` gets them as a page.
 
-    Raises `DataError` with every row that can't be used.
+    A recipe's report is recorded in its run's directory too, for the card. Raises `DataError` with every row that can't
+    be used.
     """
     if html is not None and html.exists() and not force:
         raise DataError(f"{str(html)!r} exists", todo="name another file, or add --force to replace it")
-    items = list(_items(_section(words, overrides)))
+    recipe = _recipe(words, overrides)
+    data = recipe.data if recipe else DataSection(source=[str(path) for path in words], partitions=1)
+    partitions = find_partitions(data).named()
+    items = _items(data, partitions)
     if not items:
         raise DataError("no feedback in it")
     tables = tables_of(items)
     for heading, columns, rows in tables:
         console.table(heading, columns, rows)
+    samples = some_of(items)
+    trained = as_trained(recipe.model, samples) if recipe else None
     if html is not None:
-        write_atomically(html, page("Feedback of " + ", ".join(path.name for path in words), tables, items))
+        title = "Feedback of " + ", ".join(path.name for path in words)
+        write_atomically(html, page(title, tables, items, samples, trained))
         console.say(f"written: {html}")
+    if recipe is not None:
+        run = Run.open(recipe, runs)
+        with run.lock():
+            run.create()
+            write_record(run.path / FEEDBACK, described(items, key_of(partitions, data)))
+        console.say(f"recorded: {run.path / FEEDBACK}")
 
 
-def _section(words: list[Path], overrides: list[str]) -> DataSection:
-    """The data section of a recipe, or one that takes all rows of some files."""
+def _recipe(words: list[Path], overrides: list[str]) -> Recipe | None:
+    """The recipe, where one is named, and not files."""
     if len(words) == 1 and words[0].suffix in (".yaml", ".yml"):
-        return load_recipe(words[0], overrides).data
+        return load_recipe(words[0], overrides)
     if overrides:
         raise RecipeError("--set without a recipe", todo="name a recipe, or leave it out")
-    return DataSection(source=[str(path) for path in words], partitions=1)
+    return None
 
 
-def _items(data: DataSection) -> Iterator[Item]:
-    found = find_partitions(data).named()
-    left_out = {name: LeftOut() for name in found}
-    for name, partition in found.items():
-        origins = _origins(partition.sources)
-        for row in read(partition, data, left_out[name]):
-            origin = origins.get((row.source, row.number), {})
-            told = [origin.get(key) if isinstance(origin.get(key), str) else None for key in ("model", "time")]
-            for feedback in row.feedback:
-                yield Item(name, row.where, feedback, row.user, *told)
+def _items(data: DataSection, partitions: Mapping[str, Partition]) -> list[Item]:
+    """All feedback. Raises one `DataError` with the rows of every partition that can't be used."""
+    left_out = {name: LeftOut() for name in partitions}
+    items = [
+        item for name, part in partitions.items() for item in items_of(name, part, data, left_out[name], most=None)
+    ]
+    errors = []
     for name, problems in left_out.items():
-        if data.bad_rows == "error":
-            problems.refuse(name)
+        try:
+            if data.bad_rows == "error":
+                problems.refuse(name)
+        except DataError as error:
+            errors.append(error)
         for reason, count in problems.reasons().items():
             console.warn(f"{name}: {count} rows left out: {reason}")
-
-
-def _origins(sources: Sequence[Any]) -> dict[tuple[str, int], Mapping[str, Any]]:
-    """`origin` of the rows that have one, by source and number. A second reading: training has no use for it."""
-    found = {}
-    for source in sources:
-        for number, row in source.rows():
-            if isinstance(row.get("origin"), Mapping):
-                found[source.name, number] = row["origin"]
-    return found
+    if errors:
+        raise DataError.together(errors)
+    return items
 
 
 def tables_of(items: list[Item]) -> list[Table]:
@@ -95,6 +105,7 @@ def tables_of(items: list[Item]) -> list[Table]:
     ]
     for heading, found in (
         ("System prompts", system_prompts(items)),
+        ("Languages of the answers", Counter(languages(items) or {})),
         ("Models", Counter(item.model for item in items if item.model)),
     ):
         if set(found) - {""}:
@@ -143,6 +154,7 @@ def _look(items: list[Item]) -> list[Sequence[object]]:
     rows: list[Sequence[object]] = [
         ("rows that repeat another one", found.twice),
         ("rows that do so but for case, punctuation and spaces", found.nearly),
+        ("answers that are like an earlier, different one", _or_how(near_duplicates(items))),
         ("answers that are desirable in one row and undesirable in another", len(found.both)),
     ]
     rows += [(f"  {one} and {other}", "") for one, other in found.both[:SHOWN]]
@@ -157,3 +169,7 @@ def _look(items: list[Item]) -> list[Sequence[object]]:
         biggest = users.most_common(1)[0][1]
         rows.append((f"share of the largest of {len(users)} users", f"{100 * biggest / users.total():.0f}%"))
     return rows
+
+
+def _or_how(count: int | None) -> object:
+    return f"not looked at: {EXTRA}" if count is None else count

@@ -6,18 +6,29 @@ from importlib import resources
 from typing import Any
 
 from kto_release.feedback.report.measures import Item
+from kto_release.feedback.report.samples import Trained
 
 BINS = 30
 
 
-def page(title: str, tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[object]]]], items: list[Item]) -> str:
-    """The page: pictures, then the tables, then some rows as they are."""
+def page(
+    title: str,
+    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[object]]]],
+    items: list[Item],
+    samples: Sequence[Item],
+    trained: Sequence[Trained | str] | None,
+) -> str:
+    """The page: pictures, then the tables, then some rows as they are and, where a recipe says how, as trained."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     source = (resources.files("kto_release.feedback.report") / "page.html.jinja").read_text(encoding="utf-8")
-    samples = [item for label in (True, False) for item in [i for i in items if i.feedback.desirable is label][:5]]
-    return environment.from_string(source).render(title=title, tables=tables, samples=samples, picture=_lengths(items))
+    made_of: Sequence[Trained | str | None] = trained if trained is not None else [None] * len(samples)
+    shown = [
+        (item, None if made is None or isinstance(made, str) else made, made if isinstance(made, str) else None)
+        for item, made in zip(samples, made_of, strict=True)
+    ]
+    return environment.from_string(source).render(title=title, tables=tables, samples=shown, picture=_lengths(items))
 
 
 def _lengths(items: list[Item]) -> str:

@@ -18,6 +18,7 @@ from seed_records import BASE, iterations, recipe
 
 from kto_release.errors import ReleaseError
 from kto_release.models import LocalModel, load_tokenizer, locate
+from kto_release.records import FeedbackReport, ToldByFact
 from kto_release.release.card import render_card
 from kto_release.release.facts import CardFacts, collect_facts, hub_license, prompt_facts, trace
 from kto_release.release.licenses import CardLicense
@@ -335,3 +336,29 @@ def test_the_program_for_vllm_runs(tmp_path: Path, tiny_model: Path, smollm2: Pa
         f"LLM({name}, ", f"LLM({name}, gpu_memory_utilization=0.2, max_model_len=512, enforce_eager=True, "
     )
     assert run_program(text, tmp_path).strip()
+
+
+def test_the_card_says_what_the_feedback_is_like_and_what_of_it_was_left_out() -> None:
+    """Users, languages, repeats, private texts and what tells the label; skipped rows and unused columns; no more where
+    nothing was recorded."""
+    trained = iterations()
+    partition = trained[-1].partition.model_copy(update={"skipped": {"no label": 3}, "unused": {"score": 12}})
+    trained[-1] = trained[-1].model_copy(update={"partition": partition})
+    report = FeedbackReport(
+        key="k", feedback=100, users=3, largest_user=0.5, models={}, languages={"en": 90, "de": 9, "": 1},
+        system_prompts=0, repeated=2, near_duplicates=4, both_labels=1,
+        private={"e-mail addresses": 3, "IP addresses": 0},
+        told_by=[ToldByFact(name="length of the answer", auc=0.61), ToldByFact(name="date (later)", auc=None)],
+    )  # fmt: skip
+    section = recipe("release.license=apache-2.0")
+    card = render_card(collect_facts(section, trained, [], lookup=lambda *_: None, feedback=report))
+    assert (
+        "63 prompts shared with train_iteration_9, 3 rows left out (no label); not trained on: `score` (12 rows)"
+        in card
+    )
+    assert (
+        "Of 100 answers that were looked at: 3 users, the largest gave 50.0%; languages: `en` 90.0%, `de` 9.0%; 2 repeat "
+        "another, 4 are like an earlier one, 1 have both labels, 3 hold e-mail addresses. How well something that is not "
+        "quality tells a desirable answer from another (AUC; 0.5 is not at all): length of the answer 0.61.\n" in card
+    )
+    assert "that were looked at" not in render_card(collect_facts(section, trained, [], lookup=lambda *_: None))

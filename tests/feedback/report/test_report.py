@@ -4,7 +4,9 @@ import json
 
 import pytest
 from command import run_command
+from feedback_files import write_recipe
 
+from kto_release.feedback.report.likeness import languages, near_duplicates
 from kto_release.feedback.report.measures import AGREEMENT, REFUSAL, Item, auc, predictors, private, repeats
 from kto_release.feedback.rows import Feedback
 
@@ -100,3 +102,70 @@ def test_rows_that_cannot_be_used_end_it(monkeypatch, capfd, tmp_path):
     result = run_command(monkeypatch, capfd, "feedback", path, "--html", page)
     assert (result.code, page.exists()) == (1, False)
     assert "row 1" in result.err
+
+
+def thumb(number, user, completion="It is."):
+    return {
+        "prompt": f"Question {number}?",
+        "completion": completion,
+        "label": number % 2 == 0,
+        "origin": {"user": user},
+    }
+
+
+def test_languages_of_answers():
+    """By the answer; what is too short to tell is counted as such."""
+    german, french = "Die Melone ist reif, wenn sie hohl klingt.", "Le melon est mûr quand il sonne creux, je crois."
+    assert languages([item(german, True), item(french, True), item(german, False), item("Oui.", True)]) == {
+        "de": 2, "fr": 1, "": 1,
+    }  # fmt: skip
+
+
+def test_near_duplicates_are_like_an_earlier_answer():
+    """One changed word of forty is like it; the same words are no other answer, and short answers are not compared."""
+    words = [f"word{number}" for number in range(40)]
+    first, second, other = " ".join(words), " ".join([*words[:39], "end"]), " ".join(reversed(words))
+    assert (
+        near_duplicates([item(text, True) for text in (first, second, first, other, "Yes, it is.", "Yes, it was.")])
+        == 1
+    )
+
+
+def test_one_users_rows_are_capped_and_counted(monkeypatch, capfd, tmp_path):
+    """The first ones stay; the others are left out, with their reason, in each partition."""
+    path = tmp_path / "f.jsonl"
+    rows = [thumb(number, "ann" if number < 7 else f"u{number}") for number in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    recipe = write_recipe(
+        tmp_path,
+        tmp_path / "none",
+        **{"data.source": str(path), "data.partitions": 1, "data.held_out": None, "data.per_user": 3},
+    )
+    result = run_command(monkeypatch, capfd, "feedback", recipe, "--runs", tmp_path / "runs")
+    assert result.code == 0, result.err
+    assert "iteration 1: 4 rows left out: beyond data.per_user of one user" in result.err
+    found = json.loads((tmp_path / "runs" / "small" / "feedback.json").read_text(encoding="utf-8"))
+    assert (found["feedback"], found["users"], found["largest_user"]) == (6, 4, 0.5)
+
+
+def test_a_recipes_rows_are_shown_as_they_are_trained(monkeypatch, capfd, tmp_path, tiny_model):
+    """With the template's marks and the end of the answer."""
+    page = tmp_path / "f.html"
+    recipe = write_recipe(tmp_path, tiny_model)
+    result = run_command(monkeypatch, capfd, "feedback", recipe, "--html", page, "--runs", tmp_path / "runs")
+    assert result.code == 0, result.err
+    text = page.read_text(encoding="utf-8")
+    assert "As trained" in text
+    assert "&lt;/s&gt;</b>" in text
+
+
+def test_rows_of_every_partition_are_named_at_once(monkeypatch, capfd, tmp_path):
+    """The second partition's too, and nothing is recorded."""
+    recipe = write_recipe(tmp_path, tmp_path / "none")
+    for name in ("one", "held"):
+        (tmp_path / "data" / f"{name}.jsonl").write_text('{"prompt": "a", "completion": "b", "label": "maybe"}\n')
+    result = run_command(monkeypatch, capfd, "feedback", recipe, "--runs", tmp_path / "runs")
+    assert result.code == 1
+    assert "one.jsonl, row 1" in result.err
+    assert "held.jsonl, row 1" in result.err
+    assert not (tmp_path / "runs").exists()
