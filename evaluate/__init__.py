@@ -7,16 +7,17 @@ from pathlib import Path
 
 from kto_release import console
 from kto_release.engines import engines
-from kto_release.evaluate.baseline import is_complete, pairs_of, refuse_itself, stored_reference
+from kto_release.evaluate.baseline import INITIAL, is_complete, pairs_of, refuse_itself, stored_reference
 from kto_release.evaluate.calibration.command import read_calibration
-from kto_release.evaluate.candidates import find_candidate
+from kto_release.evaluate.candidates import Candidate, find_candidate
 from kto_release.evaluate.compare import against_earlier, load
-from kto_release.evaluate.instructions import load_instructions, load_outputs
+from kto_release.evaluate.instructions import InstructionSet, Outputs, load_instructions, load_outputs
 from kto_release.evaluate.pairs import Sides
 from kto_release.evaluate.record import Evaluated, finished
+from kto_release.evaluate.regressions.command import are_wanted, check_regressions
 from kto_release.evaluate.report.page import Turns, write_report
 from kto_release.evaluate.report.summary import show, show_screening
-from kto_release.evaluate.scoring.length_data import load_lc_data
+from kto_release.evaluate.scoring.length_data import LcData, load_lc_data
 from kto_release.evaluate.scoring.paired import Evaluation
 from kto_release.evaluate.trying import expected_load
 from kto_release.files import write_record
@@ -46,6 +47,7 @@ def evaluate(
     anything is generated or paid is checked first. Raises a `KtoReleaseError` that says what is wrong.
     """
     settings = run.recipe.eval
+    broken = are_wanted(settings)
     instructions = load_instructions(settings, run.recipe.data)
     subject = load_outputs(outputs) if outputs else find_candidate(run, model)
     stored = stored_reference(settings.reference, instructions) if settings.judge else None
@@ -54,6 +56,34 @@ def evaluate(
         control = load_lc_data(lc_data)  # before anything is paid
     if settings.judge and stored is None:
         refuse_itself(subject.name)
+    record = _evaluated(run, instructions, subject, stored, control, allow_partial=allow_partial)
+    if broken and isinstance(subject, Candidate) and subject.name != INITIAL:
+        record = _with_regressions(run, subject, record)
+    return record
+
+
+def _with_regressions(run: Run, subject: Candidate, record: EvalRecord | None) -> EvalRecord | None:
+    """The record with what became of the benchmarks, which goes wherever its score goes."""
+    with run.lock():
+        found = check_regressions(run, subject)
+        if record is None or record.regressions == found.tasks:
+            return record
+        folder = next(folder for folder, one in run.eval_records() if one == record)
+        record = record.model_copy(update={"regressions": found.tasks})
+        write_record(folder / "results.json", record)
+        return record
+
+
+def _evaluated(
+    run: Run,
+    instructions: InstructionSet,
+    subject: Candidate | Outputs,
+    stored: Outputs | None,
+    control: LcData | None,
+    *,
+    allow_partial: bool,
+) -> EvalRecord | None:
+    settings = run.recipe.eval
     with run.lock(), engines(settings.engine, run.path / "eval" / "vllm.log") as pool:
         run.create()
         console.heading(f"Evaluating {subject.name} on {instructions.name} ({len(instructions.rows)} instructions)")

@@ -511,6 +511,18 @@ class EvalSection(Section):
     """Share of judgements that may fail for good before the evaluation stops without a score."""
     min_answer_mass: float = Field(default=0.5, ge=0, le=1)
     """Mean probability of the answer letters below which a result is marked unreliable."""
+    regressions: list[str] = []
+    """Tasks of lm-evaluation-harness (the extra `regressions`), for example [ifeval, gsm8k], that the trained model and
+    the initial one both answer after an evaluation, under the same template."""
+    regression_margin: float = Field(default=2.0, ge=0, allow_inf_nan=False)
+    """Loss in points that still counts as held; set it before you look."""
+    regression_limit: int | None = Field(default=None, ge=1)
+    """Only the first so many samples of each task; null: all."""
+    regression_tasks: Readable | None = None
+    """Folder with task files of your own for lm-evaluation-harness."""
+    regression_logs: list[Readable] | None = Field(default=None, min_length=2, max_length=2)
+    """Read these two instead of running anything: logs of the initial model and of the trained one, each a file or a
+    folder of lm-evaluation-harness (samples_*.jsonl), Inspect (.eval, .json) or LightEval (details_*.parquet)."""
 
 
 class StatedResult(Section):

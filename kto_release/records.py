@@ -356,6 +356,48 @@ RATES = {"win_rate": "win rate", "length_controlled_winrate": "length-controlled
 OWN_LENGTH = "own_length_controlled_winrate"
 OWN_LENGTH_NAME = "win rate at equal length (own set)"
 """Length control without AlpacaEval's difficulty, by its name in records and in words."""
+
+
+class RegressionFacts(Facts):
+    """One benchmark, answered by the trained model and by the initial one."""
+
+    task: str
+    metric: str
+    before: float
+    """The initial model's score, in percent."""
+    after: float
+    difference: Interval
+    """After minus before, paired by sample, in points."""
+    margin: float
+    """The loss in points that was set beforehand as still held."""
+    outcome: Literal["held", "worse", "too few to tell"]
+
+    def in_words(self) -> str:
+        """The outcome on one line."""
+        doubt = "" if self.difference.reliable else f"; the interval is not to be relied on: {self.difference.note}"
+        return (
+            f"{self.task}: {self.outcome}: {self.before:.1f}% before, {self.after:.1f}% after ({self.metric}), "
+            f"{self.difference.value:+.1f} points ({self.difference.shown(sign='+')}), n = {self.difference.n}, "
+            f"margin {self.margin:g}{doubt}"
+        )
+
+
+class RegressionsRecord(Facts):
+    """`eval/<model>/regressions.json`: what training broke, or did not, on benchmarks of other abilities."""
+
+    kind: Literal["regressions"] = "regressions"
+    finished: str
+    model: ModelFacts
+    initial: ModelFacts
+    template_sha256: str
+    """Of the chat template that both were asked with."""
+    source: str
+    """lm-evaluation-harness with its version, or logs."""
+    tasks: list[RegressionFacts]
+    inputs_sha256: str
+    environment: Environment
+
+
 INTERVAL_DOUBT = "the interval is not to be relied on"
 """How a doubt begins that is one of a score's interval, and not of the judgements."""
 
@@ -495,6 +537,8 @@ class EvalRecord(Facts):
     own_length_controlled_winrate: float | None = None
     """Win rate at equal length on a set of one's own: alpaca_eval's regression without the difficulty. Its interval has
     the same name; null for AlpacaEval's set, for fewer than 20 instructions, and where it was not computed."""
+    regressions: list[RegressionFacts] = []
+    """Benchmarks of other abilities, against the initial model; empty where none was asked for."""
     verdict: Verdict | None = None
     """Against the reference; null in records of earlier versions."""
 

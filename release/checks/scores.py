@@ -94,6 +94,17 @@ def _against_initial(record: EvalRecord, subject: Subject) -> Outcome:
     return failed(told) if interval.high < low else not_measured(f"not distinguishable: {told}")
 
 
+@ITEMS.item("no-regressions", f"{USERS}: what training broke elsewhere")
+def _no_regressions(subject: Subject) -> Outcome:
+    found = {one.task: one for record in _published(subject) for one in record.regressions}.values()
+    if not found:
+        return not_measured("no benchmark of other abilities (eval.regressions)")
+    told = "; ".join(one.in_words() for one in found)
+    if any(one.outcome == "worse" for one in found):
+        return failed(told)
+    return passed(told) if all(one.outcome == "held" for one in found) else not_measured(told)
+
+
 @ITEMS.item("held-out-accuracy", OURS)
 def _held_out_accuracy(subject: Subject) -> Outcome:
     measured = subject.facts.last.probe.held_out

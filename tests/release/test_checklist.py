@@ -83,6 +83,7 @@ def test_the_checklist_of_a_good_release(tmp_path: Path) -> None:
         "card-visuals",
         "carbon",
         "better-than-initial",
+        "no-regressions",
         "staged",
         "repository",
         "new-version",

@@ -1,0 +1,1 @@
+"""Regressions: what training broke elsewhere, sample by sample, in lm-evaluation-harness or in logs."""
