@@ -10,7 +10,7 @@ help:
 	@echo "make test         install, and run all tests"
 	@echo "make quick        the tests that are quick: while you work"
 	@echo "make check        lint, format, types, and the tests of the built wheel"
-	@echo "make bench-train  training against TRL's KTOTrainer, into benchmarks/README.md (half an hour on two cores)"
+	@echo "make bench-train  training against TRL's KTOTrainer, into benchmarks/README.md (many hours on two cores)"
 	@echo "make check-gpu    what needs an NVIDIA GPU: tests, and training against TRL, the peak and the memory estimate"
 	@echo "make bench-eval   how often intervals hold, and generation beside vLLM's own (half an hour on two cores)"
 	@echo "make docs         the recipe's reference and schema, from the code"

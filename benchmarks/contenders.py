@@ -60,6 +60,7 @@ def ours(contender: dict[str, Any], folder: Path) -> dict[str, float]:
     from kto_release.train.fit import fit
     from kto_release.train.inputs import prepare
     from kto_release.train.iteration import make_iteration
+    from kto_release.train.trainer import KTOTrainer
 
     quiet_libraries()
     recipe = recipe_of(contender)
@@ -67,10 +68,10 @@ def ours(contender: dict[str, Any], folder: Path) -> dict[str, float]:
     started = time.monotonic()
     run.create()
     inputs = prepare(run)
-    iteration = make_iteration(inputs, 1, inputs.initial, precision())
+    iteration = make_iteration(inputs, 1, inputs.initial, contender.get("precision", precision()))
     if contender["who"] == "scaling":
         started = time.monotonic()
-    with counted(inputs.tokenizer.convert_tokens_to_ids(PADDING)) as count:
+    with counted(inputs.tokenizer.convert_tokens_to_ids(PADDING)) as count, timed(KTOTrainer) as steps:
         fit(iteration)
     tokens = iteration.tokens
     useful = sum(len(tokens.prompt(p)) for p in tokens.prompt_F.tolist())
@@ -79,9 +80,45 @@ def ours(contender: dict[str, Any], folder: Path) -> dict[str, float]:
         "seconds": time.monotonic() - started,
         "tokens": count.tokens,
         "padding": count.padding,
-        "useful": useful,
+        "useful": useful * contender.get("epochs", 1),
         "rows": len(tokens),
+        "steps": steps[0],
+        "work": least_flops(iteration),
     }
+
+
+def least_flops(iteration: Any) -> float:
+    """Floating-point operations of an iteration's matrix products: each prompt once, three passes where a gradient is
+    asked for and one where none is; without those of attention, which are a few percent."""
+    from transformers import AutoConfig
+
+    from kto_release.train.pace import count_work
+
+    config = AutoConfig.from_pretrained(iteration.inputs.base.path)
+    hidden, heads = config.hidden_size, config.num_key_value_heads / config.num_attention_heads
+    layer = hidden * (hidden * (2 + 2 * heads) + 3 * config.intermediate_size)
+    work = count_work(iteration.tokens, iteration.batches, iteration.train, 1)
+    tokens = 3 * work.trained + work.forward
+    return float(2 * tokens * (config.num_hidden_layers * layer + hidden * config.vocab_size))
+
+
+@contextmanager
+def timed(trainer: Any) -> Iterator[list[float]]:
+    """Seconds that a trainer's `train` takes: its steps, and the reference's log-probabilities."""
+    own, seconds = trainer.train, [0.0]
+
+    def train(*args: Any, **kwargs: Any) -> Any:
+        started = time.monotonic()
+        try:
+            return own(*args, **kwargs)
+        finally:
+            seconds[0] = time.monotonic() - started
+
+    trainer.train = train
+    try:
+        yield seconds
+    finally:
+        trainer.train = own
 
 
 def reading(contender: dict[str, Any], folder: Path) -> dict[str, float]:
@@ -108,6 +145,8 @@ def recipe_of(contender: dict[str, Any]) -> Recipe:
             "data": {"source": contender["feedback"], "partitions": 1},
             "train": {
                 "batch_size": BATCH,
+                "epochs": contender.get("epochs", 1),
+                "precision": contender.get("precision", "auto"),
                 "learning_rate": LEARNING_RATE,
                 "max_length": contender.get("max_length", MAX_LENGTH),
                 "tokens_per_pack": contender.get("tokens_per_pack", MAX_LENGTH),
@@ -134,17 +173,17 @@ def trl(contender: dict[str, Any], folder: Path) -> dict[str, float]:
         gradient_accumulation_steps=BATCH // contender["micro_batch"],
         gradient_checkpointing=contender["checkpointing"],
         precompute_ref_log_probs=contender["precompute"],
-        num_train_epochs=1,
+        num_train_epochs=contender.get("epochs", 1),
         max_length=MAX_LENGTH,
         learning_rate=LEARNING_RATE,
         optim="adamw_torch_fused",
-        bf16=precision() == "bf16",
+        bf16=contender.get("precision", precision()) == "bf16",
         use_cpu=not torch.cuda.is_available(),
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
     )
-    with counted(tokenizer.pad_token_id) as count:
+    with counted(tokenizer.pad_token_id) as count, timed(KTOTrainer) as steps:
         started = time.monotonic()
         pairs = [json.loads(line) for line in Path(contender["feedback"]).read_text(encoding="utf-8").splitlines()]
         data = Dataset.from_list(pairs)  # TRL makes two rows of each pair itself
@@ -154,4 +193,5 @@ def trl(contender: dict[str, Any], folder: Path) -> dict[str, float]:
         seconds = time.monotonic() - started
     whole = [pair["prompt"] + pair[side] for pair in pairs for side in ("chosen", "rejected")]
     lengths = [len(tokenizer.apply_chat_template(messages)["input_ids"]) for messages in whole]
-    return {"seconds": seconds, "tokens": count.tokens, "padding": count.padding, "useful": sum(lengths)}
+    counts = {"tokens": count.tokens, "padding": count.padding, "useful": sum(lengths) * contender.get("epochs", 1)}
+    return {"seconds": seconds, "steps": steps[0], **counts}

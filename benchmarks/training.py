@@ -1,12 +1,14 @@
 """Training side by side with TRL's KTOTrainer: the same pairs, the same model, each contender in a process of its own.
 
     make bench-train                                     everything, and the tables in benchmarks/README.md
-    .venv/bin/python benchmarks/training.py --only rows  one part, printed
+    .venv/bin/python benchmarks/training.py --only short-bf16   one part, printed: PARTS below
+    .venv/bin/python benchmarks/training.py --only long-fp32 --pairs 24 --steps 6   less of it
 
-Each contender goes from the feedback to trained weights on disk: tokenisation, reference, one epoch, saving. TRL runs
-in each combination of what it offers: reference log-probabilities precomputed or not, gradient checkpointing or not;
-and once in smaller micro-batches. Tokens are counted where they enter
-the model. Then: what a token costs as the data grows and as answers grow longer, and how long reading takes.
+Each contender is a process that goes from the feedback to trained weights on disk. Its steps are what its trainer's
+`train` takes, the reference's log-probabilities among them; all else (imports, tokenisation, checks, saving) is its
+fixed costs. TRL runs in each combination of what it offers: reference precomputed or beside, gradient checkpointing or
+not, micro-batches of 2 and 4. Tokens are counted where they enter the model. Then: what a token costs as the data grows
+and as answers grow longer, and how long reading takes.
 """
 
 import argparse
@@ -16,7 +18,9 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +30,25 @@ from contenders import BATCH, MAX_LENGTH
 PAIRS = Path(__file__).parents[2] / "shared" / "data" / "preferences" / "dpo_en_demo.json"
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart"
 TRL = [
-    {"who": "trl", "precompute": precompute, "checkpointing": checkpointing, "micro_batch": 4}
+    {"who": "trl", "precompute": precompute, "checkpointing": checkpointing, "micro_batch": micro_batch}
     for precompute in (True, False)
     for checkpointing in (False, True)
+    for micro_batch in (4, 2)
 ]
-SMALLER = {"who": "trl", "precompute": True, "checkpointing": False, "micro_batch": 2}
-"""Holds less padding; its KL estimate is over two completions."""
+"""Micro-batches of two hold less padding; their KL estimate is over two completions."""
+SIDES = [f"{length}-{precision}" for length in ("short", "long") for precision in ("bf16", "fp32")]
+PARTS = [*SIDES, "rows", "length", "reading"]
 Result = dict[str, float]
 
 
 def main() -> None:
     """Parse, and do what is asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=24, help="preference pairs to train on")
+    parser.add_argument("--pairs", type=int, default=120, help="most preference pairs to train on")
+    parser.add_argument("--steps", type=int, default=30, help="fewest optimizer steps, in as many epochs as that takes")
     parser.add_argument("--model", help="a folder or Hub id instead of SmolLM2-135M-Instruct")
-    parser.add_argument("--few", type=int, default=2, help="pairs on which all of TRL's settings are tried")
     parser.add_argument("--tokens-per-pack", type=int, default=1280, help="ours: most tokens of a pack")
-    parser.add_argument("--only", choices=["trl", "rows", "length", "reading"], help="one part")
+    parser.add_argument("--only", choices=PARTS, help="one part")
     parser.add_argument("--write", type=Path, help="a Markdown file whose part on training is replaced")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -63,11 +69,15 @@ def compare(arguments: argparse.Namespace) -> str:
     from kto_release import demo
 
     model = arguments.model or str(demo.prepare().path)
-    parts = [f"{machine()}, {contenders.precision()}."]
+    parts = [f"{machine()}, kto-release {version('kto-release')} at {commit()}."]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        if arguments.only in (None, "trl"):
-            parts.append(side_by_side(folder, model, arguments))
+        for side in SIDES if arguments.only is None else [arguments.only] if arguments.only in SIDES else []:
+            length, precision = side.split("-")
+            if precision == "bf16" and contenders.precision() != "bf16":
+                parts.append(f"{length.capitalize()} answers, bf16: not measured, this processor has none.")
+            else:
+                parts.append(side_by_side(folder, model, arguments, length, precision))
         if arguments.only in (None, "rows"):
             parts.append(growing_data(folder))
         if arguments.only in (None, "length"):
@@ -77,39 +87,59 @@ def compare(arguments: argparse.Namespace) -> str:
     return "\n\n".join(parts)
 
 
-def side_by_side(folder: Path, model: str, arguments: argparse.Namespace) -> str:
-    """First all of TRL's settings on a few pairs, then the fastest of them on all; ours beside, in fresh processes."""
-    pairs, source = choose_pairs(model, arguments.pairs)
-
-    def results(settings: list[dict[str, Any]], count: int) -> dict[str, Result]:
-        shared = {"model": model, "feedback": str(write(folder / "pairs.jsonl", pairs[:count]))}
-        return {name_of(setting): measured(folder, {**setting, **shared}) for setting in settings}
-
-    ours = [{"who": "ours", "tokens_per_pack": arguments.tokens_per_pack}]
-    few = min(arguments.few, len(pairs))
-    tried = results([*ours, *TRL, SMALLER], few)
-    fastest = min(TRL, key=lambda setting: tried[name_of(setting)]["seconds"])
-    found = results([*ours, fastest], len(pairs))
-    mine, theirs = found[name_of(ours[0])], found[name_of(fastest)]
-    speed, memory = theirs["seconds"] / mine["seconds"], mine["peak"] / theirs["peak"]
+def side_by_side(folder: Path, model: str, arguments: argparse.Namespace, length: str, precision: str) -> str:
+    """Ours beside all of TRL's settings on the same pairs, each in a fresh process; the factor is against its best."""
+    pairs, source = choose_pairs(model, arguments.pairs, length)
+    epochs = max(1, -(-arguments.steps * BATCH // (2 * len(pairs))))
+    shared = {
+        "model": model,
+        "feedback": str(write(folder / "pairs.jsonl", pairs)),
+        "precision": precision,
+        "epochs": epochs,
+    }
+    mine = {"who": "ours", "tokens_per_pack": arguments.tokens_per_pack}
+    found = {name_of(setting): measured(folder, {**setting, **shared}) for setting in [mine, *TRL]}
+    ours = found.pop(name_of(mine))
+    best, theirs = min(found.items(), key=lambda item: item[1]["steps"])
+    feedback = 2 * len(pairs) * epochs
     heading = (
-        f"One epoch over the first {len(pairs)} pairs of {source} with both answers within {MAX_LENGTH} tokens "
-        f"({2 * len(pairs)} feedback), {BATCH} feedback a step, TRL in the setting that was fastest below:"
+        f"{length.capitalize()} answers, {precision}: {feedback} feedback ({len(pairs)} pairs of {source}, {epochs} "
+        f"epochs, both answers within {MAX_LENGTH} tokens), {BATCH} a step:"
     )
-    verdict = f"**{speed:.2f} times** TRL's feedback per second, **{memory:.2f}** of its peak memory."
-    all_settings = f"All settings, on the first {few} pairs:"
-    return "\n\n".join([heading, table(found, 2 * len(pairs)), verdict, all_settings, table(tried, 2 * few)])
+    floor = ours["work"] / peak_flops(precision)
+    verdict = (
+        f"**{theirs['steps'] / ours['steps']:.2f} times** the speed of TRL's best setting ({best}), "
+        f"**{ours['peak'] / theirs['peak']:.2f}** of its peak memory; fixed costs {ours['fixed']:.0f} s against "
+        f"{theirs['fixed']:.0f} s. The floor, the least arithmetic at the measured peak of a matrix product, is "
+        f"{floor:.0f} s of our {ours['steps']:.0f} s."
+    )
+    return "\n\n".join([heading, table({name_of(mine): ours, **found}, feedback), verdict])
+
+
+def peak_flops(precision: str) -> float:
+    """Floating-point operations per second of the best of five matrix products of 2048 x 2048."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.randn(2048, 2048, dtype=dtype, device=device) for _ in range(2))
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        float((left @ right).sum())
+        seconds.append(time.perf_counter() - started)
+    return float(2 * 2048**3 / min(seconds))
 
 
 def table(results: dict[str, Result], feedback: int) -> str:
     """A row for each contender."""
     lines = [
-        "| | seconds | feedback/s | tokens computed per useful token | padding among them | peak memory |",
-        "|---|---|---|---|---|---|",
+        "| | steps (s) | feedback/s | fixed costs (s) | tokens computed per useful token | padding | peak memory |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, result in results.items():
         lines.append(
-            f"| {name} | {result['seconds']:.0f} | {feedback / result['seconds']:.3f} | "
+            f"| {name} | {result['steps']:.0f} | {feedback / result['steps']:.3f} | {result['fixed']:.0f} | "
             f"{result['tokens'] / result['useful']:.2f} | {result['padding'] / result['tokens']:.0%} | "
             f"{result['peak'] / 2**30:.2f} GiB |"
         )
@@ -125,12 +155,17 @@ def name_of(setting: dict[str, Any]) -> str:
     return f"TRL 1.16, {reference}, {checkpointing}, micro-batch {setting['micro_batch']}"
 
 
-def choose_pairs(model: str, count: int) -> tuple[list[dict[str, Any]], str]:
-    """The first pairs of which both answers fit, so that nobody cuts or drops any; and where they come from."""
+def choose_pairs(model: str, count: int, length: str) -> tuple[list[dict[str, Any]], str]:
+    """The first pairs of which both answers fit, so that nobody cuts or drops any; and where they come from.
+
+    Short ones are the quickstart's; long ones are of a file of conversations, without which there are none.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    if PAIRS.is_file():
+    if length == "long":
+        if not PAIRS.is_file():
+            sys.exit(f"no long pairs: {PAIRS.name} is not there")
         pairs, source = [as_messages(row) for row in json.loads(PAIRS.read_text(encoding="utf-8"))], PAIRS.name
     else:
         paths = sorted(QUICKSTART.glob("iteration-*.jsonl"))
@@ -234,7 +269,8 @@ def measured(folder: Path, contender: dict[str, Any]) -> Result:
     """What a contender's own process reports."""
     told = folder / "result.json"
     told.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--contender", json.dumps(contender), "--folder", str(folder)]
+    launched = {**contender, "launched": time.time()}
+    command = [sys.executable, __file__, "--contender", json.dumps(launched), "--folder", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not told.exists():
         sys.exit(f"{contender} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
@@ -244,11 +280,22 @@ def measured(folder: Path, contender: dict[str, Any]) -> Result:
 
 
 def run_contender(contender: dict[str, Any], folder: Path) -> None:
-    """Train, and leave seconds, tokens and the peak of resident memory (bytes) in a file."""
+    """Train, and leave seconds, fixed costs, tokens and the peak of resident memory (bytes) in a file."""
     who = {"trl": contenders.trl, "reading": contenders.reading}.get(contender["who"], contenders.ours)
     result = who(contender, folder)
+    if "steps" in result:
+        result["fixed"] = time.time() - contender["launched"] - result["steps"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     (folder / "result.json").write_text(json.dumps({**result, "peak": peak}), encoding="utf-8")
+
+
+def commit() -> str:
+    """The commit that is measured."""
+    here = Path(__file__).parent
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "no commit"
 
 
 def machine() -> str:
