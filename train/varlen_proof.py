@@ -1,5 +1,6 @@
 """Attention over whole packs is used only after it gave what attention part by part gives, on this device."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -90,4 +91,4 @@ def _norm(model: nn.Module, sum_over_ranks: Callable[[Tensor], Tensor], device: 
         if gradient is not None:
             local = gradient.to_local() if hasattr(gradient, "to_local") else gradient
             total += torch.linalg.vector_norm(local, dtype=torch.float64) ** 2
-    return float(sum_over_ranks(total)[0]) ** 0.5
+    return math.sqrt(float(sum_over_ranks(total)[0]))
