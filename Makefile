@@ -39,7 +39,7 @@ quick: install
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/wheel build/typed && mkdir -p build
+	rm -rf build && mkdir build
 	$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . > build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
 	$(BIN)/pip install --quiet --no-deps --no-compile --target build/typed build/wheel/*.whl
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p kto_release

@@ -111,7 +111,7 @@ def recipe_of(contender: dict[str, Any]) -> Recipe:
                 "learning_rate": LEARNING_RATE,
                 "max_length": contender.get("max_length", MAX_LENGTH),
                 "tokens_per_pack": contender.get("tokens_per_pack", MAX_LENGTH),
-                "checkpoint_every": 10**9,
+                "checkpoint_minutes": None,
                 "lora": contender.get("lora"),
             },
         }

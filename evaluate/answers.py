@@ -19,6 +19,7 @@ from kto_release.engines import Engines, Request, Sampling, choose
 from kto_release.errors import DataError, RunError
 from kto_release.evaluate.candidates import Candidate, check_weights
 from kto_release.evaluate.instructions import InstructionSet, Outputs
+from kto_release.evaluate.kept_answers import keep, kept_answers, reuse
 from kto_release.evaluate.questions import Instruction
 from kto_release.files import append_jsonl, read_jsonl, read_record, write_atomically, write_record
 from kto_release.provenance import environment, now
@@ -112,7 +113,11 @@ def answer(
     """
     folder = run.eval_folder(candidate.name, instructions.folder)
     settings = run.recipe.eval.generation
-    _check_plan(folder, _plan(run, candidate, instructions))
+    plan = _plan(run, candidate, instructions)
+    _check_plan(folder, plan)
+    kept = kept_answers(plan.model_dump()) if candidate.name == "initial" else None
+    if kept is not None and (found := reuse(kept, folder / "answers.jsonl", [row.text for row in instructions.rows])):
+        console.say(f"{candidate.name}: {found} answers were generated before, in another run, and are used again.")
     rows = _Journal(folder / "answers.jsonl", instructions)
     wanted = [(place, sample) for place in range(len(instructions.rows)) for sample in range(settings.samples)]
     if heard is not None:
@@ -128,6 +133,8 @@ def answer(
         else:
             hardware = None
         record = _finish(folder, run, candidate, instructions, [rows.found[key] for key in wanted], rows, hardware)
+        if kept is not None:
+            keep(kept, folder / "answers.jsonl")
     else:
         console.say(f"{candidate.name}: all {len(wanted)} answers are there.")
     return _answers(candidate.generator, [rows.found[key] for key in wanted], record)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from kto_release.errors import DataError, RecipeError
 from kto_release.evaluate.answers import Answer, Answers
 from kto_release.evaluate.instructions import InstructionSet, Outputs, load_outputs, official_outputs
+from kto_release.evaluate.pinned import pinned_reference
 from kto_release.judges.asking import Pair
 from kto_release.positions import COUNT, position
 from kto_release.templates.thoughts import without_thoughts
@@ -39,7 +40,10 @@ def stored_reference(setting: str, instructions: InstructionSet) -> Outputs | No
         return None
     if setting == "auto":
         return official_outputs() if is_alpaca_eval(instructions) else None
-    return official_outputs() if setting == "alpaca_eval" else load_outputs(Path(setting))
+    if setting == "alpaca_eval":
+        return official_outputs()
+    path = Path(setting)
+    return pinned_reference(path, instructions) if path.is_dir() else load_outputs(path)
 
 
 def from_outputs(

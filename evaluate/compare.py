@@ -1,56 +1,23 @@
-"""Finished evaluations: found in a run, read with their judged rows, and compared with each other.
-
-`kto-release eval --compare RUN_A RUN_B`; a folder may be a run, one model's part of it (runs/NAME/eval/initial), or a
-single judge's folder. A run compared with itself is its last iteration against every model before it.
-"""
+"""Finished evaluations: found in folders, read with their judged rows, and their differences in words."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from kto_release import console
-from kto_release.errors import HubError, KtoReleaseError, RunError
+from kto_release.errors import KtoReleaseError, RunError
 from kto_release.evaluate.scoring.intervals import LEVEL
-from kto_release.evaluate.scoring.length_data import LcData, load_lc_data
+from kto_release.evaluate.scoring.length_data import LcData
 from kto_release.evaluate.scoring.paired import (
     RESAMPLES,
     Comparison,
     Difference,
     Evaluation,
     compare,
-    paired,
-    refuse_incomparable,
     setup,
 )
 from kto_release.files import read_record
 from kto_release.judges.rows import read_rows, scored
-from kto_release.positions import COUNT
 from kto_release.records import RATES, EvalRecord
-
-
-def compare_runs(
-    first: Path, second: Path, *, lc_data: Path | None = None, length_control: bool = True, allow_partial: bool = False
-) -> Comparison:
-    """Compare the evaluations in two folders, and show the result; the last one where there are several.
-
-    Raises `RunError` where a folder holds no evaluation or several that could be meant, and `ScoreError` where the two
-    can't be compared.
-    """
-    one, other = find_pair(first, second)
-    before = earlier(one.record, second) if first.resolve() == second.resolve() else []
-    others = [load(*item) for item in before] or [other]
-    for another in others:
-        refuse_incomparable(one, another)
-        paired(one, another, allow_partial=allow_partial)  # what can't be paired is refused before anything is fetched
-    data, absent = None, "it was not asked for"
-    if length_control and one.record.is_alpaca_eval and one.record.n_total >= COUNT:
-        try:
-            data = load_lc_data(lc_data)
-        except HubError as error:
-            absent = f"{error.problem}; give --lc-data FILE"
-    for another in others:
-        comparison = compare(one, another, lc_data=data, allow_partial=allow_partial, absent=absent)
-        show(comparison, one.record.score)
-    return comparison
 
 
 def earlier(record: EvalRecord, root: Path) -> list[tuple[Path, EvalRecord]]:
@@ -61,7 +28,7 @@ def earlier(record: EvalRecord, root: Path) -> list[tuple[Path, EvalRecord]]:
     number = record.iteration or 0
     return [
         (where, other)
-        for where, other in sorted(_evaluations(root), key=lambda item: (item[1].age, item[0]))
+        for where, other in sorted(evaluations_in(root), key=lambda item: (item[1].age, item[0]))
         if other.iteration is not None and other.iteration < number and setup(other) == setup(record)
     ]
 
@@ -95,25 +62,6 @@ def in_words(comparison: Comparison) -> list[str]:
                 f"(95%: {interval.shown(digits=2, sign='+')}, p {p_value(one)}{doubt})"
             )
     return found
-
-
-def find_pair(first: Path, second: Path) -> tuple[Evaluation, Evaluation]:
-    """The two evaluations that two folders mean: results.json in them, or the one pair of a run that fits.
-
-    Of a run's evaluations those of the last evaluated iteration are meant. Raises `RunError`.
-    """
-    ones, others = _meant(first), _meant(second)
-    fitting = [(one, other) for one in ones for other in others if setup(one[1]) == setup(other[1])]
-    if len(ones) == len(others) == 1:
-        fitting = [(ones[0], others[0])]
-    if len(fitting) != 1:
-        listed = "\n".join(f"  - {folder}: {record.score}" for folder, record in [*ones, *others])
-        raise RunError(
-            f"{'several pairs' if fitting else 'no pair'} of these evaluations can be compared:\n{listed}",
-            expected="two folders that mean one evaluation each",
-            todo="name the judge's folders: runs/NAME/eval/MODEL/INSTRUCTIONS/JUDGE",
-        )
-    return load(*fitting[0][0]), load(*fitting[0][1])
 
 
 def load(folder: Path, record: EvalRecord) -> Evaluation:
@@ -161,22 +109,7 @@ def p_value(found: Difference) -> str:
     return f"= {found.p_value:.4f}" if found.p_value >= 2 / RESAMPLES else f"< {2 / RESAMPLES}"
 
 
-def _evaluations(folder: Path) -> list[tuple[Path, EvalRecord]]:
+def evaluations_in(folder: Path) -> list[tuple[Path, EvalRecord]]:
     """Every evaluation in a folder or below it, with its own folder."""
     paths = [folder / "results.json"] if (folder / "results.json").exists() else sorted(folder.rglob("results.json"))
     return [(path.parent, record) for path in paths if (record := read_record(path, EvalRecord)) is not None]
-
-
-def _meant(folder: Path) -> list[tuple[Path, EvalRecord]]:
-    """The evaluations that a folder can mean: all of the last iteration in it."""
-    if not folder.is_dir():
-        raise RunError(f"no such folder: {str(folder)!r}", expected="a run, or an evaluation's folder")
-    found = _evaluations(folder)
-    if not found:
-        raise RunError(
-            f"{str(folder)!r} holds no evaluation",
-            expected="results.json in it or below",
-            todo="kto-release eval first",
-        )
-    last = max(record.iteration or 0 for _, record in found)
-    return [(where, record) for where, record in found if (record.iteration or 0) == last]

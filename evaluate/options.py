@@ -36,10 +36,10 @@ class ScoreFile(NamedTuple):
 
 
 class Compare(NamedTuple):
-    """`eval --compare RUN_A RUN_B`: two evaluations, instruction by instruction."""
+    """`eval --compare RUN_A RUN_B [RUN_C ...]`: evaluations, instruction by instruction."""
 
-    first: Path
-    second: Path
+    folders: tuple[Path, ...]
+    output: Path | None
     lc_data: Path | None
     length_control: bool
     allow_partial: bool
@@ -55,7 +55,7 @@ class Calibrate(NamedTuple):
 
 
 BELONGS = {
-    "--output": {"--annotations"},
+    "--output": {"--annotations", "--compare"},
     "--judge": {"--annotations"},
     "--sample": {"--calibrate"},
     "--seed": {"--calibrate"},
@@ -105,7 +105,7 @@ def refuse(given: Mapping[str, object]) -> None:
 
 def asked(
     *,
-    recipe: Path | None,
+    named: Sequence[Path],
     overrides: Sequence[str] | None,
     model: str | None,
     outputs: Path | None,
@@ -120,7 +120,17 @@ def asked(
     sample: int | None,
     seed: int | None,
 ) -> Evaluate | ScoreFile | Compare | Calibrate:
-    """The one command that the options mean. Raises `RecipeError` where they do not go together."""
+    """The one command that the options mean. `named`: a recipe, or with --compare the folders behind the first two.
+
+    Raises `RecipeError` where they do not go together.
+    """
+    folders = [path for path in named if compare is not None and not _is_recipe(path)]
+    recipes = [path for path in named if path not in folders]
+    if len(recipes) > 1:
+        raise RecipeError(
+            f"several recipes at once: {', '.join(map(str, recipes))}", expected="one recipe for a command"
+        )
+    recipe = recipes[0] if recipes else None
     refuse(
         {
             "a recipe": recipe,
@@ -140,13 +150,17 @@ def asked(
         }
     )
     if compare is not None:
-        return Compare(*compare, lc_data, length_control, allow_partial)
+        return Compare((*compare, *folders), output, lc_data, length_control, allow_partial)
     if annotations is not None and output is not None:
         return ScoreFile(annotations, output, judge, lc_data, length_control, allow_partial)
     assert recipe is not None
     if calibrate is not None:
         return Calibrate(recipe, calibrate, SAMPLE if sample is None else sample, seed or 0)
     return Evaluate(recipe, model, outputs, lc_data, length_control, allow_partial)
+
+
+def _is_recipe(path: Path) -> bool:
+    return path.is_file() or path.suffix in (".yaml", ".yml")
 
 
 def _in(group: tuple[str, ...], named: list[str]) -> list[str]:

@@ -23,6 +23,7 @@ from kto_release.judges.rows import Judged
 from kto_release.provenance import environment, now
 from kto_release.recipe import EvalSection
 from kto_release.records import (
+    OWN_LENGTH,
     CalibrationRecord,
     EvalRecord,
     GenerationFacts,
@@ -193,5 +194,6 @@ def to_record(
         lc_data_sha256=data.sha256 if data and scores.length_controlled_winrate is not None else None,
         regularization=scores.regularization,
         by_dataset=scores.by_dataset,
+        own_length_controlled_winrate=own.value if (own := scores.intervals.get(OWN_LENGTH)) else None,
     )
     return record.model_copy(update={"verdict": verdict_of(np.array(scores.gains), scores.points, record.doubts)})

@@ -157,7 +157,7 @@ class OpenAIJudge:
         words, letters = self._form.words, self._prompt.letters
         todo = [
             "check base_url and model",
-            "give it more room in eval.judge.max_tokens"
+            "give it more room in eval.judge.max_tokens or less to think (reasoning_effort, chat_template_kwargs)"
             if words
             else "let it answer in words: eval.judge.verdict: text",
         ]

@@ -84,7 +84,12 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    recipe: OptionalRecipe = None,
+    recipe: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="The recipe, a YAML file; with --compare further folders.", metavar="[RECIPE]", show_default=False
+        ),
+    ] = None,
     *,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
@@ -103,7 +108,8 @@ def evaluate(
         typer.Option(help="Score these recorded judgements instead (alpaca_eval's format).", metavar="FILE"),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="With --annotations: the folder for the results.", metavar="DIR")
+        Path | None,
+        typer.Option(help="With --annotations or --compare: the folder for the results.", metavar="DIR"),
     ] = None,
     judge: Annotated[
         str | None, typer.Option(help="With --annotations: the judge, where the file names none.", metavar="NAME")
@@ -117,7 +123,10 @@ def evaluate(
     ] = False,
     compare: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(help="Compare two evaluations, instruction by instruction.", metavar="RUN_A RUN_B"),
+        typer.Option(
+            help="Compare evaluations, instruction by instruction; more of them may follow.",
+            metavar="RUN_A RUN_B [RUN_C ...]",
+        ),
     ] = None,
     calibrate: Annotated[
         Path | None,
@@ -132,7 +141,7 @@ def evaluate(
     from kto_release.evaluate.options import Calibrate, Compare, ScoreFile, asked
 
     job = asked(
-        recipe=recipe,
+        named=recipe or [],
         overrides=overrides or None,
         model=model,
         outputs=outputs,
@@ -148,7 +157,7 @@ def evaluate(
         seed=seed or None,
     )
     if isinstance(job, Compare):
-        from kto_release.evaluate.compare import compare_runs
+        from kto_release.evaluate.comparison.command import compare_runs
 
         compare_runs(**job._asdict())
     elif isinstance(job, ScoreFile):
@@ -209,6 +218,9 @@ def publish(
     require: Annotated[
         list[str] | None, typer.Option(help="Refuse unless this check has passed.", metavar="CHECK")
     ] = None,
+    remove_others: Annotated[
+        bool, typer.Option("--remove-others", help="Remove files that people added to the repository.")
+    ] = False,
     replace_template: Annotated[
         bool, typer.Option("--replace-template", help="Publish another chat template than the one trained with.")
     ] = False,
@@ -245,6 +257,7 @@ def publish(
         read_back=read_back,
         require=tuple(require or []),
         replace_template=replace_template,
+        remove_others=remove_others,
         iteration=iteration,
         each_iteration=each_iteration,
         sign=sign_with(sign_key, sign_certificate, sign_chain or [], sigstore=sign_sigstore),

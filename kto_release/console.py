@@ -30,8 +30,9 @@ out = Console(highlight=False, soft_wrap=True, width=WIDTH, quiet=os.environ.get
 err = Console(stderr=True, highlight=False, soft_wrap=True, width=WIDTH)
 
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""What moves a cursor, changes colours or turns the direction of writing round; line end and tab are harmless."""
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves a cursor, changes colours or turns the direction of writing round, or has no
+spelling in UTF-8; line end and tab are harmless."""
 
 
 def shown(text: str) -> str:

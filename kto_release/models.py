@@ -14,7 +14,17 @@ from kto_release.errors import ModelError
 from kto_release.loading import FAILURES, first_line
 from kto_release.records import ModelFacts
 
-WEIGHT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md", "LICENSE*"]
+LEGAL_PATTERNS = [
+    "LICEN[CS]E*",
+    "COPYING*",
+    "COPYRIGHT*",
+    "NOTICE*",
+    "US*_POLICY*",
+    "ACCEPTABLE_USE*",
+    "PROHIBITED_USE*",
+]
+"""Texts that go along with whatever is made of a model."""
+WEIGHT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md", *LEGAL_PATTERNS]
 """What is fetched of a model's repository: never pickles, never other frameworks' weights."""
 
 TWICE = ["consolidated*"]

@@ -238,8 +238,10 @@ class TrainSection(Section):
     has it."""
     gradient_checkpointing: Annotated[bool | None, Field(json_schema_extra=NOT_IDENTITY)] = None
     """Recompute activations in the backward pass: less memory, about a third more time; null: on a GPU only."""
-    checkpoint_every: Annotated[int, Field(ge=1, json_schema_extra=NOT_IDENTITY)] = 50
-    """Optimizer steps between checkpoints."""
+    checkpoint_minutes: Annotated[float | None, Field(gt=0, json_schema_extra=NOT_IDENTITY)] = 20
+    """Minutes between checkpoints (12 bytes a trained parameter each); null: by steps only."""
+    checkpoint_every: Annotated[int | None, Field(ge=1, json_schema_extra=NOT_IDENTITY)] = None
+    """Optimizer steps between checkpoints, besides; null: by time only."""
     report_to: Annotated[list[str], Field(json_schema_extra=NOT_IDENTITY)] = []
     """Trackers to log to besides metrics.jsonl: trackio, wandb, tensorboard, through transformers."""
     stop_if: Annotated[list[StopRule], Field(json_schema_extra=NOT_IDENTITY)] = []
@@ -489,8 +491,9 @@ class EvalSection(Section):
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)
     """What your own set of questions is called, in the score's name too; null: instructions- and a digest."""
     reference: Readable = "auto"
-    """What answers are compared with: "alpaca_eval" (its stored outputs), "initial" (the initial model's answers), or a
-    file in alpaca_eval's model_outputs.json format; "auto" is alpaca_eval for its instructions, else initial."""
+    """What answers are compared with: "alpaca_eval" (its stored outputs), "initial" (the initial model's answers), a
+    file in alpaca_eval's model_outputs.json format, or the folder of another run: the answers that it was compared
+    with; "auto" is alpaca_eval for its instructions, else initial."""
     generation: GenerationSection = GenerationSection()
     """How answers are sampled."""
     engine: EngineSection = EngineSection()
@@ -564,6 +567,9 @@ class ReleaseSection(Section):
     min_kept: float = Field(default=0.9, ge=0, le=1)
     """Least share of the training that the published weights must keep: of what log-probabilities of answers moved by,
     over the rows that training recorded."""
+    gguf: list[Literal["f32", "f16", "bf16", "q8_0", "q4_k_m"]] = []
+    """Also make GGUF files of these kinds for llama.cpp and Ollama (Llama's, Mistral's and Qwen's families), measured,
+    in a repository of their own, named as this one with -GGUF; q4_k_m needs kto-release[gguf]."""
     template: FileName | None = None
     """Publish with another chat template than the one trained with; needs --replace-template."""
     title: str | None = None

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from kto_release.errors import RecipeError
 from kto_release.recipe import Beside, Recipe, Section, sections_of
+from kto_release.yaml_text import parse_yaml
 
 FILE_SUFFIXES = {
     ".json",
@@ -59,7 +60,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the recipe {str(path)!r} can't be read: {error}", expected="a YAML file in UTF-8") from None
     try:
-        plain = yaml.safe_load(text)
+        plain = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
@@ -79,7 +80,7 @@ def _apply(plain: dict[str, Any], override: str) -> None:
     if not separator or not all(key.split(".")):
         raise RecipeError(f"--set {override!r}: not an override", expected="KEY=VALUE, for example train.beta=0.2")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         raise RecipeError(f"--set {override!r}: the value is not valid YAML", todo="quote the value") from None
     *parents, last = key.split(".")

@@ -312,6 +312,9 @@ RATES = {"win_rate": "win rate", "length_controlled_winrate": "length-controlled
 """What an evaluation measures, as alpaca_eval calls it and in words."""
 
 
+OWN_LENGTH = "own_length_controlled_winrate"
+OWN_LENGTH_NAME = "win rate at equal length (own set)"
+"""Length control without AlpacaEval's difficulty, by its name in records and in words."""
 INTERVAL_DOUBT = "the interval is not to be relied on"
 """How a doubt begins that is one of a score's interval, and not of the judgements."""
 
@@ -448,6 +451,9 @@ class EvalRecord(Facts):
     """Digest of everything that determines this record; null where recorded annotations were scored."""
     judging: JudgingFacts | None = None
     """How judging went; null where recorded annotations were scored."""
+    own_length_controlled_winrate: float | None = None
+    """Win rate at equal length on a set of one's own: alpaca_eval's regression without the difficulty. Its interval has
+    the same name; null for AlpacaEval's set, for fewer than 20 instructions, and where it was not computed."""
     verdict: Verdict | None = None
     """Against the reference; null in records of earlier versions."""
 

@@ -15,6 +15,8 @@ from kto_release.records import ReleaseRecord
 from kto_release.release.bundle import Bundle, build
 from kto_release.release.chat_template import replay
 from kto_release.release.checklist import checklist, refuse, show_checklist, write_checklist
+from kto_release.release.gguf.companion import SUFFIX, Companion, make, show
+from kto_release.release.gguf.companion import refuse as refuse_companion
 from kto_release.release.manifest import MANIFEST
 from kto_release.release.material import Material, collect
 from kto_release.release.options import Options, Target, check_iteration, target_of
@@ -64,10 +66,13 @@ def publish(run: Run, *, dry_run: bool = False, options: Options | None = None) 
             show_changes(bundle.path, target)
         show_checklist(bundle.checklist)
         approve(material, bundle, options, dry_run=dry_run)
+        made = companion_of(run, material, bundle, dry_run=dry_run) if options.iteration is None else None
         if dry_run:
             console.say("Nothing was sent.")
         elif target is not None:
             send(material, bundle, target)
+            if made is not None and not target.pull_request:
+                send_companion(made, target)
 
 
 def approve(material: Material, bundle: Bundle, options: Options, *, dry_run: bool) -> None:
@@ -79,6 +84,36 @@ def approve(material: Material, bundle: Bundle, options: Options, *, dry_run: bo
         if not dry_run:
             raise
         console.warn(f"this would be refused. {error}")
+
+
+def companion_of(run: Run, material: Material, bundle: Bundle, *, dry_run: bool) -> Companion | None:
+    """The GGUF files that the recipe asks for, made and measured; None where it asks for none.
+
+    Raises `ReleaseError` where one keeps too little, or llama.cpp reads it otherwise; a dry run only says so.
+    """
+    section = run.recipe.release
+    if not section.gguf:
+        return None
+    iteration = run.iteration(len(material.iterations))
+    folder = material.folder / "gguf"
+    made = make(bundle.path, folder, section.gguf, bundle.subject.facts, iteration, limit=section.min_kept)
+    show(made)
+    try:
+        refuse_companion(made)
+    except ReleaseError as error:
+        if not dry_run:
+            raise
+        console.warn(f"this would be refused. {error}")
+    return made
+
+
+def send_companion(made: Companion, target: Target) -> None:
+    """Push the GGUF files to the repository beside the release's."""
+    from kto_release.release.hub.push import push  # brings huggingface_hub
+
+    beside = target._replace(repo_id=target.repo_id + SUFFIX, revision="main", tag=None, predecessor=None)
+    pushed = push(made.folder, file_sha256(made.folder / "gguf.json"), beside)
+    console.say(f"GGUF: {beside.repo_id} (commit {pushed.commit[:8]}); verified: {pushed.verified}")
 
 
 def refuse_lacking(material: Material) -> None:
@@ -118,7 +153,9 @@ def send(material: Material, bundle: Bundle, target: Target) -> None:
     # Only now is known what happens on the Hub; the list in the release itself was made before, and stays.
     found = bundle.subject.found._replace(published=record)
     write_checklist(material.folder, checklist(bundle.subject._replace(found=found)))
-    show_published(record, changed=pushed.changed)
+    show_published(record, changed=pushed.changed, beside=pushed.beside, removed=pushed.removed)
+    if pushed.trouble is not None:
+        raise pushed.trouble
 
 
 def prove(folder: Path) -> str:

@@ -10,7 +10,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,64 +23,25 @@ from kto_release.models import LocalModel, load_tokenizer
 from kto_release.published import Published, published
 from kto_release.recipe import GenerationSection, Recipe
 from kto_release.records import IterationRecord, WeightFacts
+from kto_release.release.allowed import ALLOWED, PICTURE, TOKENIZER_FILES, is_legal, refused
 from kto_release.release.card import write_card
 from kto_release.release.chat_template import published_template, replay, write_template
-from kto_release.release.checklist import CHECKLIST, Checklist, checklist, write_checklist
+from kto_release.release.checklist import Checklist, checklist, write_checklist
 from kto_release.release.checks.item import Found, Subject
+from kto_release.release.described import describe
 from kto_release.release.facts import CardFacts, collect_facts, descent, sampled_with
-from kto_release.release.manifest import MANIFEST, SIGNATURE, Link, Manifest, Result, list_files
+from kto_release.release.manifest import MANIFEST, SIGNATURE, Manifest, list_files
 from kto_release.release.material import Material
-from kto_release.release.model_index import EVAL_RESULTS
 from kto_release.release.options import Options, branch, wished
 from kto_release.release.readers import for_all_readers, generation_config, read_object
 from kto_release.release.reload import check_reload
-from kto_release.release.replay import PUBLISHED, TEST, TRAINING
 from kto_release.release.rescore import released, write_jsonl
 from kto_release.release.scan import scan
-from kto_release.release.signing import PUBLIC_KEY, sign, write_public_key
+from kto_release.release.signing import sign, write_public_key
 from kto_release.run import Run
 from kto_release.templates import eos_ids
 from kto_release.templates.moment import reads_clock, set_moment
 from kto_release.templates.saving import keep_vocabulary
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "spiece.model",
-)
-ALLOWED = (
-    "README.md",
-    "LICENSE",
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "model-[0-9]*-of-[0-9]*.safetensors",
-    "model.safetensors.index.json",
-    *TOKENIZER_FILES,
-    PUBLISHED,
-    TRAINING,
-    TEST,
-    PUBLIC_KEY,
-    CHECKLIST,
-    LINEAGE,
-    "recipe.yaml",
-    "records/*.json",
-    "judgements/*.jsonl",
-    "pictures/*.png",
-    EVAL_RESULTS,
-    MANIFEST,
-)
-"""Everything that a release may hold. A signature is added to the finished bundle."""
-
-
-LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
-"""Names that a base model's licence text is known by."""
 
 
 class Bundle(NamedTuple):
@@ -128,7 +88,7 @@ def build(run: Run, material: Material, options: Options) -> Bundle:
         )
         write_card(folder, facts, results=run.recipe.release.eval_results)
         _write_lineage(run, material, folder, source)
-        _copy_license(base, folder, facts)
+        _copy_legal(base, folder, facts)
         reload = check_reload(run, last, made, folder, source=source)
         if reload is not None:
             write_atomically(folder / "records" / "reload.json", _json(reload.model_dump(mode="json")))
@@ -240,9 +200,10 @@ def _write_records(run: Run, material: Material, folder: Path) -> None:
         name = _name_of(run, where)
         write_atomically(folder / f"records/{name}.json", _json(evaluation.model_dump(mode="json")))
         write_atomically(folder / f"judgements/{name}.jsonl", write_jsonl(released(where, evaluation)))
-    for picture in sorted(path for path in run.path.glob("*.png") if ".part." not in path.name):
-        (folder / "pictures").mkdir(exist_ok=True)
-        shutil.copyfile(picture, folder / "pictures" / picture.name)
+    picture = run.path / Path(PICTURE).name  # what training draws; other pictures are not of its making
+    if picture.is_file():
+        (folder / PICTURE).parent.mkdir(exist_ok=True)
+        shutil.copyfile(picture, folder / PICTURE)
 
 
 def _name_of(run: Run, where: Path) -> str:
@@ -250,12 +211,16 @@ def _name_of(run: Run, where: Path) -> str:
     return "--".join(where.relative_to(run.path).parts)
 
 
-def _copy_license(base: LocalModel, folder: Path, facts: CardFacts) -> None:
-    """The base model's licence text, where the release has that licence."""
-    own = [source.id for source in facts.license.sources if source.part == "base model"]
-    texts = [base.path / name for name in LICENSES if (base.path / name).is_file()]
-    if texts and own == [facts.license.id]:
-        shutil.copyfile(texts[0], folder / "LICENSE")
+def _copy_legal(base: LocalModel, folder: Path, facts: CardFacts) -> None:
+    """The base model's notices and use policies, and its licence text where the release has that licence.
+
+    Under their own names: the card's metadata, and the texts themselves, refer to them.
+    """
+    own = [source.key for source in facts.license.sources if source.part == "base model"]
+    same = own == [facts.license.license_name if facts.license.id == "other" else facts.license.id]
+    for path in sorted(path for path in base.path.iterdir() if path.is_file() and is_legal(path.name)):
+        if same or not path.name.startswith(("LICENSE", "LICENCE", "COPYING")):
+            shutil.copyfile(path, folder / path.name)
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:
@@ -275,53 +240,21 @@ def portable(recipe: Recipe) -> dict[str, Any]:
 def _refuse_unlisted(folder: Path) -> None:
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not any(fnmatchcase(name, pattern) for pattern in ALLOWED):
-            raise ReleaseError(f"{name!r} may not be published", expected=", ".join(ALLOWED))
+        why = refused(name) if path.is_file() else None
+        if why is not None:
+            raise ReleaseError(f"{name!r} may not be published: it is {why}", expected=", ".join(ALLOWED))
 
 
 def _manifest(run: Run, material: Material, weights: WeightFacts, folder: Path) -> Manifest:
-    records = material.iterations
-    return Manifest(
-        name=run.recipe.name,
-        repo_id=run.recipe.release.repo_id,
-        finished=max([record.finished for record in records] + [record.finished for _, record in material.evaluations]),
-        made_by=f"kto-release {__version__}",
-        base=records[0].parent,
-        trained=records[-1].model,
-        weights=weights,
-        chain=[
-            Link(
-                iteration=record.iteration,
-                parent_sha256=record.parent.sha256,
-                reference_sha256=record.reference.sha256,
-                model_sha256=record.model.sha256,
-                partition=record.partition.name,
-                source=record.partition.source,
-                revision=record.partition.revision,
-                data_sha256=record.partition.sha256,
-            )
-            for record in records
-        ],
-        recipe_sha256=records[-1].recipe_sha256,
-        environment=records[-1].environment,
-        results=[
-            Result(
-                score=record.score,
-                model=record.who,
-                judge=record.judge.name,
-                n_total=record.n_total,
-                win_rate=record.win_rate,
-                length_controlled_winrate=record.length_controlled_winrate,
-                intervals=record.intervals,
-                reliable=record.reliable,
-                record=f"records/{_name_of(run, where)}.json",
-                judgements=f"judgements/{_name_of(run, where)}.jsonl",
-            )
-            for where, record in material.evaluations
-        ],
-        files=list_files(folder),
-        digest="",
-    ).sealed()
+    return describe(
+        run.recipe.name,
+        run.recipe.release.repo_id,
+        f"kto-release {__version__}",
+        material.iterations,
+        [(_name_of(run, where), record) for where, record in material.evaluations],
+        weights,
+        list_files(folder),
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

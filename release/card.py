@@ -11,6 +11,7 @@ from kto_release.errors import ReleaseError
 from kto_release.files import write_atomically
 from kto_release.model_cards import card_template
 from kto_release.release import markdown
+from kto_release.release.allowed import FACTS, README
 from kto_release.release.card_tables import (
     DOUBTFUL,
     evaluation_tables,
@@ -27,8 +28,6 @@ from kto_release.release.model_index import EVAL_RESULTS, METRIC_TYPES, eval_res
 from kto_release.release.programs import programs
 from kto_release.release.readers import OLDEST
 
-README = "README.md"
-FACTS = "records/card.json"
 DEFAULT_TAGS = ["kto", "human-feedback", "alignment"]
 LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
 PLACEHOLDERS = {"", "none", "null", "license", "todo", "unknown", "tbd", "n/a"}

@@ -12,10 +12,9 @@ from kto_release import console
 from kto_release.errors import RecipeError, ReleaseError
 from kto_release.files import write_atomically
 from kto_release.records import Facts
+from kto_release.release.allowed import CHECKLIST
 from kto_release.release.checks import card, hub, model, readers, scores
 from kto_release.release.checks.item import State, Subject
-
-CHECKLIST = "checklist.json"
 
 STYLES = {"passed": "✓", "failed": "✗", "not measured": "–"}
 

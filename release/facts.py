@@ -133,6 +133,8 @@ class CardFacts(Facts):
     """How the recipe samples answers: what holds where no evaluation says more."""
     pictures: list[str]
     """Paths in the release."""
+    gguf: str | None = None
+    """Repository of the same weights as GGUF files; null: none are made."""
     citations: list[str]
     """BibTeX."""
     predecessor: str | None
@@ -242,6 +244,7 @@ def collect_facts(
         prompt=prompt_facts(recipe, iterations[-1], model) if model is not None else None,
         planned_sampling=recipe.eval.generation,
         pictures=list(pictures),
+        gguf=f"{section.repo_id}-GGUF" if section.gguf and section.repo_id else None,
         citations=[*_citations(recipe, iterations, evaluations, lineage)],
         predecessor=section.predecessor,
         made_by=f"kto-release {__version__}",

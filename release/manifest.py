@@ -8,8 +8,10 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ValidationError
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from kto_release import __version__
 from kto_release.digests import file_sha256, sha256_of
 from kto_release.errors import ReleaseError
 from kto_release.records import Environment, Facts, Interval, ModelFacts, WeightFacts
@@ -111,6 +113,47 @@ class Manifest(Facts):
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
 
 
+LARGEST = 20_000_000
+"""Bytes of a manifest that is read; of thousands of files it has less than one."""
+
+
+class Newer(BaseModel):
+    """What this version reads of a manifest that a newer one made: the files, and that their list is whole."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    made_by: str
+    files: list[ReleaseFile]
+    digest: str
+
+
+def version_of(made_by: str) -> Version | None:
+    """The version of kto-release in `made_by`; None where it names none."""
+    try:
+        return Version(made_by.removeprefix("kto-release ")) if made_by.startswith("kto-release ") else None
+    except InvalidVersion:
+        return None
+
+
+def is_newer(made_by: str) -> bool:
+    """Whether a newer version than this one made a release."""
+    version = version_of(made_by)
+    return version is not None and version > Version(__version__)
+
+
+def _newer(content: bytes) -> Newer | None:
+    """The manifest of a newer version, whole; None where it is not such a one."""
+    try:
+        plain = json.loads(content)
+        found = Newer.model_validate(plain)
+    except (ValueError, RecursionError):
+        return None
+    stated = plain.pop("digest")
+    spelled = json.dumps({**plain, "digest": stated}, indent=2, ensure_ascii=False) + "\n"
+    whole = sha256_of(plain) == stated and spelled.encode() == content
+    return found if is_newer(found.made_by) and whole else None
+
+
 def list_files(folder: Path) -> list[ReleaseFile]:
     """Every file of a bundle but those that a manifest can't list, by path."""
     found = []
@@ -122,10 +165,25 @@ def list_files(folder: Path) -> list[ReleaseFile]:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest in a file. Raises `ReleaseError` that names it where it is absent or was changed in any byte."""
+    """The manifest in a file that this version made. Raises `ReleaseError` as `read_any` does."""
+    manifest = read_any(path)
+    if isinstance(manifest, Newer):
+        raise ReleaseError(f"{path.name} was made by {manifest.made_by}, a newer version than this")
+    return manifest
+
+
+def read_any(path: Path) -> Manifest | Newer:
+    """The manifest in a file; of one that a newer version made in another form, what this one knows.
+
+    Raises `ReleaseError` that names it where it is absent or was changed in any byte.
+    """
     wrong = f"{path.name} was changed after it was made"
     todo = "don't trust this copy; download the release again"
     try:
+        if path.exists() and not path.is_file():
+            raise ReleaseError(f"{path.name} is no file", todo=todo)
+        if path.exists() and path.stat().st_size > LARGEST:
+            raise ReleaseError(f"{path.name} has more than {LARGEST:,} bytes, which no manifest has", todo=todo)
         content = path.read_bytes()
     except FileNotFoundError:
         raise ReleaseError(
@@ -137,6 +195,9 @@ def read_manifest(path: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
+        newer = _newer(content)
+        if newer is not None:
+            return newer
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ReleaseError(f"{wrong}, or comes from another version: {where}: {first['msg']}", todo=todo) from None

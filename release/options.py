@@ -1,10 +1,14 @@
 """How a release is published: the recipe's wishes, with the command line over them."""
 
+import re
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from kto_release.errors import RecipeError
 from kto_release.recipe import ReleaseSection
 from kto_release.release.signing import SignWith
+
+REF = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\]{1,200}")
 
 
 class Options(NamedTuple):
@@ -30,6 +34,8 @@ class Options(NamedTuple):
     """Publish this iteration, on the branch iteration-N unless `revision` says otherwise; null: the last one."""
     each_iteration: bool = False
     """Publish the earlier iterations too, each on a branch of its own, before the last one."""
+    remove_others: bool = False
+    """Remove what people added to the repository, rather than leave it beside the release."""
     opens: bool = True
     """Change who may see the repository; not for the branches that come before the release itself."""
 
@@ -45,6 +51,8 @@ class Target(NamedTuple):
     pull_request: bool
     predecessor: str | None
     read_back: bool
+    remove_others: bool = False
+    """Whether what people added to the repository is removed."""
     opens: bool = True
     """Whether visibility and access requests are set once all is verified."""
 
@@ -63,12 +71,11 @@ def target_of(section: ReleaseSection, options: Options) -> Target | None:
     """Flag over recipe; None where the recipe names no repository. Raises `RecipeError` for an impossible wish."""
     if section.repo_id is None:
         return None
-    if section.repo_id.count("/") != 1:
-        raise RecipeError(
-            f"release.repo_id: {section.repo_id!r} is no repository", expected="namespace/name", todo="mend the recipe"
-        )
     check_endpoint(section.endpoint)
     revision = branch(options)
+    problems = [*_impossible(section, options, revision)]
+    if problems:
+        raise RecipeError.from_problems("what the Hub would refuse", problems, todo="mend the recipe, or the command")
     if options.pull_request and revision != "main":
         raise RecipeError(f"--pr opens a pull request to main, not to {revision!r}", todo="leave one of them out")
     return Target(
@@ -81,7 +88,44 @@ def target_of(section: ReleaseSection, options: Options) -> Target | None:
         pull_request=options.pull_request,
         predecessor=section.predecessor if revision == "main" else None,
         read_back=options.read_back,
+        remove_others=options.remove_others,
         opens=options.opens,
+    )
+
+
+def _impossible(section: ReleaseSection, options: Options, revision: str) -> Iterator[str]:
+    """Names that no repository, branch or tag of the Hub can have."""
+    for key, name in (("release.repo_id", section.repo_id), ("release.predecessor", section.predecessor)):
+        if name is not None and (why := _no_repository(name)) is not None:
+            yield f"{key}: {name!r} is no repository: {why}"
+    tags = ("release.tag", section.tag), ("--tag", options.tag)
+    for key, ref in (*tags, ("--revision" if options.revision else "the branch", revision)):
+        if ref is not None and not _is_ref(ref):
+            yield f"{key}: {ref!r} can't be the name of a branch or tag in git"
+
+
+def _no_repository(name: str) -> str | None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # exported, not in __all__
+
+    if name.count("/") != 1:
+        return "namespace/name is expected"
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        return str(error).split(":")[0].strip().rstrip(".")
+    return None
+
+
+def _is_ref(name: str) -> bool:
+    """Whether git takes a name for a branch or a tag: `git check-ref-format --branch`."""
+    parts = name.split("/")
+    return (
+        REF.fullmatch(name) is not None
+        and name != "@"
+        and not name.startswith(("-", "refs/"))
+        and not any(bad in name for bad in ("..", "@{"))
+        and all(part and not part.startswith(".") and not part.endswith((".", ".lock")) for part in parts)
     )
 
 

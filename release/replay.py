@@ -1,7 +1,7 @@
 """`template_test.json`: conversations with the token ids that a release's chat template must give, and their replay."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def replay(folder: Path) -> int:
     """
     test = _read_test(folder / TEST)
     sources = {name: _read_source(folder / name) for name in (PUBLISHED, TRAINING) if (folder / name).exists()}
-    problems = [*_misplaced(folder, test, sources)]
+    problems = [*_misplaced(folder, test, sources), *_too_few(test)]
     if not problems:
         tokenizer = load_tokenizer(LocalModel(folder, folder.name, None, None))
         if load_template(BASE, tokenizer).source != sources[PUBLISHED]:
@@ -135,6 +135,16 @@ def _misplaced(folder: Path, test: TemplateTest, sources: dict[str, str]) -> lis
     if copy != source:
         problems.append(f"tokenizer_config.json holds another chat_template than {PUBLISHED}")
     return problems
+
+
+def _too_few(test: TemplateTest) -> Iterator[str]:
+    """A test that proves nothing: conversations left out, or all of them to be refused."""
+    named = {(one.name, one.add_generation_prompt) for one in test.conversations}
+    absent = [sample.name for sample in SAMPLES for prompt in (True, False) if (sample.name, prompt) not in named]
+    if absent:
+        yield f"{TEST} lacks {', '.join(map(repr, dict.fromkeys(absent)))}"
+    if all(one.ids is None for one in test.conversations):
+        yield f"{TEST} holds no conversation that the template renders"
 
 
 def _replayed(tokenizer: Any, template: Template, test: TemplateTest) -> list[str]:

@@ -1,6 +1,6 @@
 """What `kto-release publish` shows before anything is sent."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from kto_release.release.options import Target
 from kto_release.run import Run
 
 if TYPE_CHECKING:
-    from kto_release.release.verify import Checked
+    from kto_release.release.checks.item import Checked
 
 
 def size(count: int) -> str:
@@ -95,6 +95,11 @@ def show_changes(bundle: Path, target: Target) -> None:
     if changes.note:
         console.say(f"  {changes.note}")
         return
+    if changes.beside:
+        console.say(f"  added by people, kept: {', '.join(changes.beside)}")
+    if changes.foreign:
+        names = ", ".join(changes.foreign)
+        console.warn(f"this would be refused: programs would read {names} as parts of this release (--remove-others)")
     if not (changes.new or changes.changed or changes.removed):
         console.say(f"  {target.revision} holds exactly these files already")
         return
@@ -104,12 +109,17 @@ def show_changes(bundle: Path, target: Target) -> None:
             console.say(f"  {what}: {', '.join(names)}")
 
 
-def show_published(record: ReleaseRecord, *, changed: bool) -> None:
-    """Where the release is now."""
+def show_published(
+    record: ReleaseRecord, *, changed: bool, beside: Collection[str] = (), removed: Collection[str] = ()
+) -> None:
+    """Where the release is now, what lies beside it, and what is no longer there."""
     console.heading("Published" if changed else "Published already: nothing was changed")
     where = record.pull_request or f"{record.endpoint}/{record.repo_id}"
     console.say(f"  {where} (commit {record.commit[:8]}{f', tag {record.tag}' if record.tag else ''})")
     console.say(f"  verified: {record.verified}")
+    for what, names in (("added by people, kept", beside), ("removed", removed if changed else ())):
+        if names:
+            console.say(f"  {what}: {', '.join(sorted(names))}")
 
 
 def show_checked(where: str, checked: "Sequence[Checked]") -> None:

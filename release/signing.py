@@ -19,6 +19,8 @@ from kto_release.release.manifest import SIGNATURE
 
 PUBLIC_KEY = "signing_key.pem"
 PASSWORD_VARIABLE = "KTO_RELEASE_SIGNING_PASSWORD"  # noqa: S105  the variable's name
+LARGEST = 20_000_000
+"""Bytes of a signature; it holds a line for each file."""
 NOT_SIGNED = (SIGNATURE, ".cache", ".gitattributes")
 """What a download adds beside the release, and the signature itself."""
 
@@ -79,11 +81,26 @@ def write_public_key(bundle: Path, how: SignWith) -> None:
     from cryptography.hazmat.primitives import serialization
 
     with _failing(f"the key {str(how.key)!r} can't be used"):
-        private = serialization.load_pem_private_key(how.key.read_bytes(), _password())
+        private = _check_curve(how.key, private=True)
         public = private.public_key().public_bytes(
             encoding=serialization.Encoding.PEM, format=serialization.PublicFormat.SubjectPublicKeyInfo
         )
     (bundle / PUBLIC_KEY).write_bytes(public)
+
+
+def _check_curve(path: Path | None, *, private: bool) -> Any:
+    """The key in a PEM file. Raises `ValueError` where it is of no elliptic curve that signatures are made with."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    content = path.read_bytes() if path is not None else b""
+    if private:
+        key: Any = serialization.load_pem_private_key(content, _password())
+    else:
+        key = serialization.load_pem_public_key(content)
+    if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
+        return key
+    raise ValueError("it is no key of an elliptic curve: P-256, P-384 or P-521")
 
 
 def sign(bundle: Path, how: SignWith, earlier: Path | None = None) -> None:
@@ -114,8 +131,11 @@ def sign(bundle: Path, how: SignWith, earlier: Path | None = None) -> None:
         config.sign(bundle, bundle / SIGNATURE)
 
 
-def check(folder: Path, trust: Trust) -> None:
-    """Check the signature of a release. Raises `ReleaseError` that says what does not fit."""
+def check(folder: Path, trust: Trust, beside: Sequence[Path] = ()) -> None:
+    """Check the signature of a release; files `beside` it are passed over.
+
+    Raises `ReleaseError` that says what does not fit.
+    """
     config = _module("verifying").Config()
     _check_spelling(folder / SIGNATURE)
     with _failing(f"{SIGNATURE} does not fit this release"):
@@ -124,20 +144,22 @@ def check(folder: Path, trust: Trust) -> None:
         elif trust.chain:
             config.use_certificate_verifier(certificate_chain=trust.chain)
         else:
+            _check_curve(trust.key, private=False)
             config.use_elliptic_key_verifier(public_key=trust.key)
-        config.set_hashing_config(_hashing())
+        config.set_hashing_config(_hashing(beside))
         config.verify(folder, folder / SIGNATURE)
 
 
 def _check_spelling(path: Path) -> None:
     """Refuse a signature that was touched where its verification does not look: spaces, unused bits of base64."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST)
         plain = json.loads(text)
         envelope = plain["dsseEnvelope"]
         encoded = [envelope["payload"], *(signature["sig"] for signature in envelope["signatures"])]
         same = all(base64.b64encode(base64.b64decode(part)).decode() == part for part in encoded)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         same = False
         plain, text = None, ""
     if not same or json.dumps(plain, separators=(",", ":"), ensure_ascii=False) != text:
@@ -147,10 +169,10 @@ def _check_spelling(path: Path) -> None:
         )
 
 
-def _hashing() -> Any:
+def _hashing(beside: Sequence[Path] = ()) -> Any:
     """Hash files as they are, links of the Hub's cache followed."""
     config = _module("hashing").Config().use_file_serialization()
-    return config.set_allow_symlinks(True).set_ignored_paths(paths=[Path(name) for name in NOT_SIGNED])
+    return config.set_allow_symlinks(True).set_ignored_paths(paths=[*map(Path, NOT_SIGNED), *beside])
 
 
 def _module(name: str) -> Any:
@@ -182,7 +204,7 @@ def _failing(what: str) -> Iterator[None]:
         raise ReleaseError(f"{what}: it was made with another key, or changed", todo=_TODO) from None
     except X509StoreContextError as error:
         raise ReleaseError(f"{what}: the certificate is not vouched for: {error}", todo=_TODO) from None
-    except (ValueError, TypeError, OSError, KeyError, UnsupportedAlgorithm, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, KeyError, AttributeError, UnsupportedAlgorithm, RuntimeError) as error:
         raise ReleaseError(f"{what}: {_rephrase(error)}", todo=_TODO) from None
 
 

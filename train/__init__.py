@@ -21,16 +21,18 @@ def train(run: Run) -> list[IterationRecord]:
     from kto_release.train.distributed import check_shared
     from kto_release.train.inputs import check_recipe, prepare
     from kto_release.train.tokenizing import clear_unfinished
+    from kto_release.train.waiting import in_turn, together
 
     console.quiet_libraries()
     check_recipe(run.recipe)
     state = process_state()
     with run.lock(hold=state.is_main_process):
-        if state.is_main_process:
-            run.create()
-            clear_unfinished(run.path)
+        with together(state):
+            if state.is_main_process:
+                run.create()
+                clear_unfinished(run.path)
         check_shared(state, run.path)
-        with state.main_process_first():
+        with in_turn(state):
             inputs = prepare(run)
         records: list[IterationRecord] = []
         for number in range(1, run.recipe.data.iterations + 1):

@@ -22,6 +22,7 @@ from kto_release.train.plan import PLAN, Plan
 from kto_release.train.probe import Prober, check_rows
 from kto_release.train.same_function import FP32_ANSWER, FP32_NAT
 from kto_release.train.tokens import Tokens
+from kto_release.train.waiting import together
 
 
 def run_iteration(inputs: Inputs, number: int) -> IterationRecord:
@@ -34,15 +35,15 @@ def run_iteration(inputs: Inputs, number: int) -> IterationRecord:
     parent = inputs.initial if number == 1 else _previous(inputs, number - 1)
     iteration = make_iteration(inputs, number, parent, resolve_precision(run.recipe.train))
     prober = Prober(inputs, iteration.precision)
-    if state.is_main_process:
-        begin(iteration)
-        _check_parent(iteration, prober)
-    state.wait_for_everyone()
+    with together(state):
+        if state.is_main_process:
+            begin(iteration)
+            _check_parent(iteration, prober)
     _announce(iteration)
     fit(iteration)
-    if state.is_main_process:
-        _finish(iteration, prober)
-    state.wait_for_everyone()
+    with together(state):
+        if state.is_main_process or prober.shares_work:
+            _finish(iteration, prober)
     record = run.iteration_record(number)
     if record is None:
         raise RunError(f"iteration {number} left no record", todo="run the same command again")
@@ -110,13 +111,15 @@ def _announce(iteration: Iteration) -> None:
 
 
 def _finish(iteration: Iteration, prober: Prober) -> None:
-    """Probe the model, write the record, and remove what only a resume needed."""
+    """Probe the model; the main process writes the record, and removes what only a resume needed."""
     inputs, number, folder = iteration.inputs, iteration.number, iteration.folder
     name = f"iteration-{number}"
     model = model_facts(LocalModel(folder / "model", name, None, None), name, f"{name}/model")
     rows = _measured_on(inputs, number)
     console.say("Probing the model on held-out feedback …")
     probed = prober.probe(model, iteration.parent, rows)
+    if not prober.main:
+        return
     record = iteration.record(model, probed)
     write_record(folder / ROWS, check_rows(rows))
     write_lineage(inputs, [*inputs.run.iteration_records()[: number - 1], record], folder / "model")

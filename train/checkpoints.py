@@ -4,21 +4,33 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from kto_release import console
 from kto_release.digests import file_sha256
 from kto_release.files import write_atomically
+from kto_release.train.waiting import from_all, from_main, together
 
 SEAL = "complete.json"
 
 
-def seal(folder: Path) -> None:
-    """Declare a checkpoint whole."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
-    with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(file_sha256, files))
-    plain = {str(path.relative_to(folder)): digest for path, digest in zip(files, digests, strict=True)}
-    write_atomically(folder / SEAL, json.dumps(plain, indent=2))
+def seal(folder: Path, state: Any) -> None:
+    """Declare a checkpoint whole. Every process reads its share of the files; the main one writes the seal."""
+    with together(state):
+        files = from_main(state, _files(folder) if state.is_main_process else None)
+        mine = files[state.process_index :: state.num_processes]
+        with ThreadPoolExecutor() as pool:
+            digests = list(pool.map(file_sha256, (folder / name for name in mine)))
+        plain = {}
+        for share in from_all(state, dict(zip(mine, digests, strict=True))):
+            plain |= share
+        if state.is_main_process:
+            write_atomically(folder / SEAL, json.dumps(plain, indent=2, sort_keys=True))
+
+
+def _files(folder: Path) -> list[str]:
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+    return sorted(str(path.relative_to(folder)) for path in found)
 
 
 def newest(folder: Path) -> Path | None:

@@ -12,6 +12,7 @@ import torch
 from kto_release import console
 from kto_release.errors import RecipeError, RunError
 from kto_release.train.launch_file import refuse_deepspeed
+from kto_release.train.waiting import from_all, from_main
 
 PRECISION = "ACCELERATE_MIXED_PRECISION"
 SEEN_AFTER = 120.0
@@ -29,6 +30,11 @@ def sharded() -> bool:
     return _on("ACCELERATE_USE_FSDP")
 
 
+def loads_on_main_only() -> bool:
+    """Whether only the main process of each machine gets weights where a model is loaded."""
+    return sharded() and _on("FSDP_CPU_RAM_EFFICIENT_LOADING")
+
+
 def heed_launch(precision: str, *, quantized: bool = False) -> None:
     """Refuse launches that would compute something else, and let nothing but the recipe choose the precision.
 
@@ -39,10 +45,7 @@ def heed_launch(precision: str, *, quantized: bool = False) -> None:
     if sharded() and os.environ.get("FSDP_VERSION", "1") != "2":
         raise RecipeError("the launch configuration says FSDP version 1", expected="fsdp_config: {fsdp_version: 2}")
     if sharded() and quantized:
-        raise RecipeError(
-            "train.lora.quantize: 4bit under FSDP2: 4-bit weights are not split, so nothing would be saved",
-            todo="set train.lora.quantize to null, or train on one device or by data parallelism",
-        )
+        refuse_quantized_shards()
     if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("no", ""):
         raise RecipeError("the launch configuration compiles the model (dynamo)", todo="remove dynamo_config from it")
     if _on("FSDP_ACTIVATION_CHECKPOINTING"):
@@ -53,6 +56,14 @@ def heed_launch(precision: str, *, quantized: bool = False) -> None:
     if said not in (wanted, "no"):
         console.warn(f"the launch's mixed_precision: {said} is not used: the recipe's precision is {precision}")
     os.environ[PRECISION] = wanted
+
+
+def refuse_quantized_shards() -> None:
+    """Raises `RecipeError`."""
+    raise RecipeError(
+        "train.lora.quantize: 4bit under FSDP2: 4-bit weights are not split, so nothing would be saved",
+        todo="set train.lora.quantize to null, or train on one device or by data parallelism",
+    )
 
 
 def one_device(args: Any) -> None:
@@ -70,17 +81,13 @@ def check_shared(state: Any, folder: Path) -> None:
     """
     if state.num_processes == 1:
         return
-    from accelerate.utils import broadcast_object_list, gather_object
-
-    name = [f".seen-by-all-{uuid4().hex[:12]}"]
-    broadcast_object_list(name)
-    nonce = folder / name[0]
+    nonce = folder / from_main(state, f".seen-by-all-{uuid4().hex[:12]}")
     if state.is_main_process:
         nonce.touch()
     until = time.monotonic() + SEEN_AFTER
     while not (seen := nonce.exists()) and time.monotonic() < until:
         time.sleep(0.1)
-    blind = sorted({host for host, sees in gather_object([(platform.node(), seen)]) if not sees})
+    blind = sorted({host for host, sees in from_all(state, (platform.node(), seen)) if not sees})
     if state.is_main_process:
         nonce.unlink()
     if blind:
@@ -104,6 +111,13 @@ def keep_sums_exact(accelerator: Any, precision: str) -> None:
     plugin.mixed_precision_policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None
     )
+
+
+def save_as(accelerator: Any, kind: str) -> None:
+    """Let FSDP2 give state dicts in shards or whole: "SHARDED_STATE_DICT" or "FULL_STATE_DICT"."""
+    plugin = accelerator.state.fsdp_plugin
+    plugin.state_dict_config = plugin.optim_state_dict_config = None  # those of the other kind, which would stay
+    plugin.set_state_dict_type(kind)
 
 
 def check_kind(checkpoint: Path, accelerator: Any) -> None:

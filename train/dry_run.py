@@ -1,5 +1,6 @@
 """`train --dry-run`: what would happen, as far as it can be known without writing or training anything."""
 
+import shutil
 import tempfile
 from collections import deque
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from kto_release import console
 from kto_release.errors import DataError, HubError, ModelError
@@ -18,11 +20,13 @@ from kto_release.templates import Template, eos_ids
 from kto_release.templates.contract import check_contract
 from kto_release.train.batches import GlobalBatch, all_batches
 from kto_release.train.device import recomputes_activations, resolve_precision
+from kto_release.train.distributed import refuse_quantized_shards
 from kto_release.train.fits import check_base, check_generation, check_rows_fit, check_vocabulary, read_config
 from kto_release.train.inputs import open_tokenizer, show_feedback, show_moment
-from kto_release.train.launch_file import read_devices
+from kto_release.train.launch_file import Devices, read_devices
 from kto_release.train.loss import loss_for
-from kto_release.train.memory import GIB, estimate
+from kto_release.train.memory import GIB, around, estimate
+from kto_release.train.pace import count_work, measure
 from kto_release.train.tokenizing import tokenize, tokenize_each
 from kto_release.train.tokens import Tokens, with_overlaps
 
@@ -62,7 +66,7 @@ def show_plan(run: Run, launch: Path | None = None) -> None:
     check_vocabulary(tokenizer, base.path, trust_remote_code=recipe.model.trust_remote_code)
     check_contract(tokenizer, template, eos_ids(base.path))
     show_moment(tokenizer)
-    _reach(lambda: _feedback(run, tokenizer, base), HubError)
+    _reach(lambda: _feedback(run, tokenizer, base, read_devices(launch)), HubError)
 
 
 def _reach(step: Any, missing: Any = (ModelError, HubError)) -> Any:
@@ -82,7 +86,22 @@ def _memory_and_tokenizer(run: Run, base: LocalModel, launch: Path | None) -> tu
     found = estimate(config, recipe.train, devices, bf16=precision == "bf16", checkpointing=checkpointing)
     parts = ", ".join(f"{name} {value / GIB:.1f}" for name, value in found._asdict().items())
     console.say(f"memory     about {found.total() / GIB:.1f} GiB per device ({devices.name}): {parts}")
+    if torch.cuda.is_available():
+        console.say(f"           free: {', '.join(f'{free / GIB:.1f}' for free in _free_memory())} GiB")
+    beside = around(config, recipe, devices)
+    console.say(f"host       about {beside.host / GIB:.1f} GiB of memory per machine while weights are loaded")
+    there = next(folder for folder in (run.path, *run.path.parents) if folder.exists())
+    console.say(
+        f"disk       about {beside.disk_training / GIB:.1f} GiB while training, {beside.disk_after / GIB:.1f} GiB "
+        f"after; free: {shutil.disk_usage(there).free / GIB:.1f} GiB"
+    )
+    if devices.shards > 1 and recipe.train.lora is not None and recipe.train.lora.quantize:
+        refuse_quantized_shards()
     return open_tokenizer(run, base, keep=False)
+
+
+def _free_memory() -> list[int]:
+    return [torch.cuda.mem_get_info(device)[0] for device in range(torch.cuda.device_count())]
 
 
 def _check_rows(run: Run) -> None:
@@ -104,7 +123,7 @@ def _check_rows(run: Run) -> None:
         raise DataError.together(errors)
 
 
-def _feedback(run: Run, tokenizer: Any, base: LocalModel) -> None:
+def _feedback(run: Run, tokenizer: Any, base: LocalModel, devices: Devices) -> None:
     recipe = run.recipe
     found = find_partitions(recipe.data)
     with tempfile.TemporaryDirectory(prefix="kto-release-") as scratch:
@@ -129,9 +148,34 @@ def _feedback(run: Run, tokenizer: Any, base: LocalModel) -> None:
             ["", "steps", "feedback per step", "desirable weight", "undesirable weight"],
             rows,
         )
+        _times(run, base, [tokens[f"iteration {n}"] for n in range(1, recipe.data.iterations + 1)], devices)
         console.say("padding tokens: 0 (prompts are shared by their completions, and packs are laid end to end)")
         first = tokens["iteration 1"]
         _samples(first, all_batches(first, recipe.train, 1)[0], tokenizer, recipe.train.max_length)
+
+
+def _times(run: Run, base: LocalModel, partitions: Sequence[Tokens], devices: Devices) -> None:
+    """Minutes of each iteration's steps and reference, by one pack measured here."""
+    train, device = run.recipe.train, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = read_config(base.path, run.recipe.model.trust_remote_code)
+    batches = [all_batches(own, train, number) for number, own in enumerate(partitions, 1)]
+    pace = measure(
+        config,
+        partitions[0],
+        batches[0][0],
+        resolve_precision(train),
+        device,
+        checkpointing=recomputes_activations(train),
+    )
+    if pace is None:
+        console.say(f"time       not measured: {device.type} has no room for the model, or it computes no prompt trees")
+        return
+    work = [count_work(own, b, train, devices.processes) for own, b in zip(partitions, batches, strict=True)]
+    minutes = ", ".join(f"{pace.seconds(own) / 60:.1f}" for own in work)
+    console.say(
+        f"time       about {minutes} minutes for the iterations' steps and references on {devices.name} such as this "
+        f"{device.type} ({1 / pace.trained:,.0f} tokens/s measured on one pack); start, saving and probe come on top"
+    )
 
 
 def _sizes(batches: Sequence[GlobalBatch]) -> str:

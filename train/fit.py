@@ -15,16 +15,18 @@ from kto_release.files import write_record
 from kto_release.templates import save_tokenizer
 from kto_release.train import checkpoints, logps_store
 from kto_release.train.device import keep_freed_memory, process_state, recomputes_activations
-from kto_release.train.distributed import check_kind, heed_launch, one_device, sharded
+from kto_release.train.distributed import check_kind, heed_launch, one_device, save_as, sharded
 from kto_release.train.iteration import Iteration
 from kto_release.train.logps_store import Reference
 from kto_release.train.metrics import MetricsCallback
 from kto_release.train.model import load_model, merge, with_adapters
 from kto_release.train.other_weights import holding
+from kto_release.train.placing import halve
 from kto_release.train.proof import choose_road, proof_trees
 from kto_release.train.saved import check_trained, is_complete
 from kto_release.train.trainer import KTOTrainer
 from kto_release.train.tree import FORWARD_ONLY
+from kto_release.train.waiting import from_main, together, wait
 
 ADAPTER = "adapter"
 NOT_WEIGHTS = ("training_args.bin",)
@@ -46,7 +48,7 @@ def fit(iteration: Iteration) -> None:
         kind = "FSDP2" if trainer.accelerator.is_fsdp2 else trainer.accelerator.distributed_type.value
         console.say(f"{trainer.accelerator.num_processes} processes, {kind}")
     resumed = checkpoints.newest(iteration.folder / "checkpoints")
-    if resumed is not None and iteration.train.lora is None:
+    if resumed is not None and (lora is None or not trainer.accelerator.is_fsdp2):  # adapters are small, and whole too
         check_kind(resumed, trainer.accelerator)
     done = int(resumed.name.removeprefix("checkpoint-")) if resumed else 0
     metrics = MetricsCallback(iteration.folder / "metrics.jsonl", iteration.title, done)
@@ -84,7 +86,7 @@ def arguments(iteration: Iteration) -> TrainingArguments:
         gradient_checkpointing=checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
         save_strategy="steps",
-        save_steps=train.checkpoint_every,
+        save_steps=train.checkpoint_every or steps,  # at the last step nothing is saved; time says when, besides
         save_total_limit=2,
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -107,11 +109,14 @@ def _policy(iteration: Iteration) -> Any:
     model = load_model(_base(iteration), section, quantize=quantize, precision=iteration.precision)
     if torch.cuda.is_available() and not getattr(model, "is_quantized", False) and not sharded():
         model.to(process_state().device)  # where it will train, and where the proof takes no time
+    wait(process_state())  # loading takes each process another time
     chosen = choose_road(model, proof_trees(tokens, iteration.train.max_length))
     if process_state().is_main_process:
         write_record(iteration.folder / "road.json", chosen)
     if lora is None:
         return model
+    if not quantize and iteration.precision == "bf16" and not sharded():  # shards want one dtype
+        halve(model)
     return with_adapters(model, lora, _adapter_before(iteration) if quantize else None)
 
 
@@ -165,9 +170,11 @@ def _reference(trainer: KTOTrainer) -> Reference:
     keys_K = logps_store.wanted(tokens, iteration.batches)
     key = logps_store.content_key(tokens, keys_K, iteration.reference.sha256, train.max_length, iteration.precision)
     folder = iteration.folder / "reference"
-    stored = logps_store.load(folder, key, tokens)
+    state = process_state()
+    # The main process says: on a network disk another one may not see the file yet, and would compute alone.
+    stored = from_main(state, logps_store.load(folder, key, tokens) if state.is_main_process else None)
     if stored is not None:
-        return stored
+        return Reference(*stored)
     with _reference_weights(trainer):
         found = logps_store.compute(
             trainer.model_wrapped,
@@ -186,21 +193,26 @@ def _reference(trainer: KTOTrainer) -> Reference:
 
 def _save(trainer: KTOTrainer, iteration: Iteration, target: Path) -> None:
     """Write the trained model beside its place, then move it there in one step."""
-    part = target.with_name("model.part")
-    if trainer.accelerator.is_main_process:
-        shutil.rmtree(part, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
+    part, state = target.with_name("model.part"), process_state()
+    with together(state):
+        if state.is_main_process:
+            shutil.rmtree(part, ignore_errors=True)
     if trainer.is_fsdp_enabled:
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # whatever checkpoints are
-    trainer.save_model(str(part))  # gathers sharded weights on every rank
-    if trainer.accelerator.is_main_process:
-        if iteration.train.lora is not None:
-            section, quantize = iteration.inputs.run.recipe.model, iteration.train.lora.quantize
-            merge(part, iteration.folder / ADAPTER, _base(iteration), section, quantize)
-        save_tokenizer(iteration.inputs.tokenizer, part)
-        for name in NOT_WEIGHTS:
-            (part / name).unlink(missing_ok=True)
-        check_trained(part, iteration.weights_of(iteration.parent))
-        shutil.rmtree(target, ignore_errors=True)
-        part.replace(target)
-    trainer.accelerator.wait_for_everyone()
+        save_as(trainer.accelerator, "FULL_STATE_DICT")  # checkpoints are in shards
+    with together(state):
+        trainer.save_model(str(part))  # gathers sharded weights on every rank; the main process writes
+        if state.is_main_process:
+            _hand_over(iteration, part, target)
+
+
+def _hand_over(iteration: Iteration, part: Path, target: Path) -> None:
+    """Make of what the trainer saved in `part` the iteration's model, and move it to `target`."""
+    if iteration.train.lora is not None:
+        section, quantize = iteration.inputs.run.recipe.model, iteration.train.lora.quantize
+        merge(part, iteration.folder / ADAPTER, _base(iteration), section, quantize)
+    save_tokenizer(iteration.inputs.tokenizer, part)
+    for name in NOT_WEIGHTS:
+        (part / name).unlink(missing_ok=True)
+    check_trained(part, iteration.weights_of(iteration.parent))
+    shutil.rmtree(target, ignore_errors=True)
+    part.replace(target)

@@ -15,6 +15,10 @@ class Devices(NamedTuple):
     shards: int
     """Over how many devices weights, gradients and optimizer state are split; 1: each holds all."""
     name: str
+    per_machine: int = 1
+    """Processes of one machine."""
+    main_only: bool = False
+    """Whether one process of a machine loads the weights, and sends them to the others."""
 
 
 def read_devices(config: Path | None) -> Devices:
@@ -35,7 +39,10 @@ def read_devices(config: Path | None) -> Devices:
     kind = str(plain.get("distributed_type", "NO"))
     if kind == "DEEPSPEED":
         refuse_deepspeed()
-    return Devices(processes, processes if kind == "FSDP" else 1, f"{processes} devices, {kind}")
+    machines = max(1, int(plain.get("num_machines", 1) or 1))
+    main_only = bool((plain.get("fsdp_config") or {}).get("fsdp_cpu_ram_efficient_loading", False))
+    shards = processes if kind == "FSDP" else 1
+    return Devices(processes, shards, f"{processes} devices, {kind}", -(-processes // machines), main_only)
 
 
 def refuse_deepspeed() -> None:

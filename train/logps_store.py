@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kto_release.digests import sha256_of
 from kto_release.train.batches import GlobalBatch, IntArray
 from kto_release.train.logprobs import branch_logprobs
+from kto_release.train.placing import device_of
 from kto_release.train.plain import room
 from kto_release.train.tokens import Tokens, trees
 from kto_release.train.tree import share
@@ -113,7 +114,7 @@ def compute(
         ranks: how many there are.
         reduce: sums a tensor over ranks.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     count = len(tokens)
     logps_K = torch.zeros(len(keys_K), dtype=torch.float64)
     was_training = model.training

@@ -12,7 +12,7 @@ from kto_release.files import read_record
 from kto_release.records import IterationRecord, ModelFacts
 from kto_release.run import Run
 from kto_release.train import logps_store
-from kto_release.train.batches import all_batches
+from kto_release.train.batches import IntArray, all_batches
 from kto_release.train.device import autocast
 from kto_release.train.model import load_model
 from kto_release.train.plan import PLAN, Plan
@@ -103,7 +103,7 @@ def _held_out(run: Run, tokens: Tokens, initial: ModelFacts, precision: str) -> 
 
 
 def _stored(
-    run: Run, folder: Any, tokens: Tokens, keys_K: logps_store.IntArray, weights: str, precision: str
+    run: Run, folder: Any, tokens: Tokens, keys_K: IntArray, weights: str, precision: str
 ) -> NDArray[np.float64] | None:
     """log pi of each completion of a partition under the model of these weights, shape (F,), where it was kept."""
     key = logps_store.content_key(tokens, keys_K, weights, run.recipe.train.max_length, precision)
@@ -142,7 +142,7 @@ def _computed(
     loaded: Any,
     tokens: Tokens,
     folder: Any,
-    keys_K: logps_store.IntArray,
+    keys_K: IntArray,
     model: ModelFacts,
     precision: str,
 ) -> NDArray[np.float64]:

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kto_release.train.device import process_state
+from kto_release.train.waiting import together
+
 
 @contextmanager
 def holding(model: nn.Module, load: Callable[[], nn.Module], device: torch.device, *, main: bool) -> Iterator[None]:
@@ -23,7 +26,8 @@ def holding(model: nn.Module, load: Callable[[], nn.Module], device: torch.devic
     """
     _reshard(model)
     kept = {name: _local(value).to("cpu", copy=True) for name, value in _base(model)}
-    other = dict(load().named_parameters()) if main else {}
+    with together(process_state()):
+        other = dict(load().named_parameters()) if main else {}
     adapted = next((m for m in model.modules() if hasattr(m, "disable_adapter")), None)
     try:
         for name, value in _base(model):

@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 from kto_release.kept import MEASURED, CheckRow, CheckRows
 from kto_release.records import ModelFacts, Probe
 from kto_release.train import logps_store
-from kto_release.train.device import autocast
+from kto_release.train.device import autocast, process_state
+from kto_release.train.distributed import loads_on_main_only
 from kto_release.train.held_out import preference_accuracy, separation
 from kto_release.train.inputs import Inputs
 from kto_release.train.logprobs import branch_logprobs, own_attention, take_road
 from kto_release.train.model import load_model
+from kto_release.train.placing import halve, place
 from kto_release.train.plain import room
 from kto_release.train.proof import proof_trees, prove
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import FORWARD_ONLY, Branch, Tree, make_packs
+from kto_release.train.waiting import from_all, from_main
 
 NGRAM = 4
 CHECK_ROWS = 4
@@ -64,14 +67,23 @@ class Prober:
         # Prompt trees are proved right once, on the longest rows, for all models that are probed: they have one shape.
         self._rows = [*inputs.tokens, *([inputs.held_out] if inputs.held_out is not None else [])]
         self._road: str | None = None
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._share = False
+        self._state = process_state()
+        self.main = bool(self._state.is_main_process)
+        self.device = self._state.device if torch.cuda.is_available() else torch.device("cpu")
 
     def probe(self, model: ModelFacts, parent: ModelFacts, rows: Tokens) -> Probed:
-        """The probe of `model`, which came from `parent`; `rows` are those that log-probabilities are recorded of."""
+        """The probe of `model`, which came from `parent`; `rows` are those that log-probabilities are recorded of.
+
+        Every process of `shares_work` calls it at once: held-out feedback is shared between them, and the rest, which
+        takes seconds, is the main process's, whose result it is.
+        """
         initial = self.inputs.initial
+        self._share = self.shares_work
         before: dict[str, float] = {}
         with self._loaded(model) as loaded:
             checks = self._check_logps(loaded, rows, MEASURED)
+            self._halve(loaded)
             own = self._held_out_logps(loaded, model)
             answers = self._answers(loaded)
             answer_logps = self._answer_logps(loaded, answers)
@@ -83,8 +95,9 @@ class Prober:
                 continue
             with self._loaded(other) as loaded:
                 is_initial = other.sha256 == initial.sha256
-                logps = self._held_out_logps(loaded, other) if is_initial else None
                 before = self._check_logps(loaded, rows, MEASURED) if is_initial else before
+                self._halve(loaded)
+                logps = self._held_out_logps(loaded, other) if is_initial else None
                 others[name] = (other.sha256, self._answer_logps(loaded, answers), logps)
         initial_logps = others["initial"][2]
         accuracy = separated = None
@@ -103,6 +116,11 @@ class Prober:
         )
         return Probed(found, checks, before)
 
+    @property
+    def shares_work(self) -> bool:
+        """Whether every process probes: not where the launch spares host memory for one copy of the weights."""
+        return self._state.num_processes > 1 and not loads_on_main_only()
+
     @contextmanager
     def _loaded(self, model: ModelFacts) -> Iterator[Any]:
         with self._loaded_from(
@@ -112,11 +130,16 @@ class Prober:
 
     @contextmanager
     def _loaded_from(self, path: Path) -> Iterator[Any]:
-        loaded = load_model(path, self.section).to(self.device).eval()
-        if self._road is None:
+        loaded = load_model(path, self.section).eval()
+        place(loaded, self.device)
+        if self._road is None and self.main:
             rows = max(self._rows, key=lambda tokens: sum(map(len, tokens.longest())))
             most = max(self.train.max_length, len(rows.longest()[0]) + self.train.probe_tokens)
             self._road = prove(loaded, proof_trees(rows, most, self.train.probe_tokens)).name
+        if self._share:
+            self._road = from_main(self._state, self._road)
+        if self._road is None:
+            raise RuntimeError("the main process sent no road")
         take_road(loaded, self._road)
         try:
             yield loaded
@@ -126,6 +149,14 @@ class Prober:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
+    def _halve(self, loaded: Any) -> None:
+        if self.precision == "bf16":
+            halve(loaded)
+            place(loaded, self.device)
+
+    def _sum(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.stack(from_all(self._state, values.cpu())).sum(0)
+
     def _held_out_logps(self, loaded: Any, model: ModelFacts) -> NDArray[np.float64] | None:
         """log pi of each held-out completion under a model, shape (F,)."""
         held_out = self.held_out
@@ -133,7 +164,10 @@ class Prober:
             return None
         keys_K = logps_store.wanted(held_out, [])
         key = logps_store.content_key(held_out, keys_K, model.sha256, self.train.max_length, self.precision)
-        stored = logps_store.load(self.inputs.run.path / "held-out" / "logps", key, held_out)
+        folder = self.inputs.run.path / "held-out" / "logps"
+        stored = logps_store.load(folder, key, held_out) if self.main else None
+        if self._share:
+            stored = from_main(self._state, stored)
         if stored is None:
             with autocast(self.precision, self.device):
                 stored = logps_store.compute(
@@ -142,16 +176,20 @@ class Prober:
                     keys_K,
                     max_length=self.train.max_length,
                     tokens_per_pack=FORWARD_ONLY * self.train.tokens_per_pack,
+                    rank=self._state.process_index if self._share else 0,
+                    ranks=self._state.num_processes if self._share else 1,
+                    reduce=self._sum if self._share else None,
                 )
-            logps_store.store(self.inputs.run.path / "held-out" / "logps", key, stored)
-        return stored.of(held_out.prompt_F, np.arange(len(held_out)))
+            if self.main:
+                logps_store.store(folder, key, stored)
+        return logps_store.Reference(*stored).of(held_out.prompt_F, np.arange(len(held_out)))
 
     def _answers(self, loaded: Any) -> list[Answer]:
         """One answer sampled at temperature 1 to each of the first held-out prompts.
 
         At temperature 1 the mean of log pi - log pi_other over answers estimates the KL divergence without bias.
         """
-        if self.held_out is None or not self.train.probe_prompts:
+        if self.held_out is None or not self.train.probe_prompts or not self.main:
             return []
         count = min(self.train.probe_prompts, self.held_out.facts.prompts)
         prompts = [self.held_out.prompt(number) for number in range(count)]
@@ -203,7 +241,7 @@ class Prober:
     @torch.no_grad()
     def _check_logps(self, loaded: Any, tokens: Tokens, count: int) -> dict[str, float]:
         found = {}
-        for number in range(min(count, len(tokens))):
+        for number in range(min(count, len(tokens)) if self.main else 0):
             tree = Tree(tokens.prompt(int(tokens.prompt_F[number])), [Branch(tokens.completion(number), 0)])
             (pack,) = make_packs([tree], self.train.tokens_per_pack)
             found[tokens.digest(number)] = float(branch_logprobs(loaded, pack.to(self.device))[0])

@@ -13,9 +13,11 @@ from kto_release.errors import ModelError
 from kto_release.train.attention import calls_with_spans
 from kto_release.train.device import process_state
 from kto_release.train.logprobs import branch_logprobs, take_road
+from kto_release.train.placing import device_of
 from kto_release.train.plain import PLAIN, TREES, room, token_losses
 from kto_release.train.tokens import Tokens
 from kto_release.train.tree import Branch, Tree, make_packs
+from kto_release.train.waiting import from_main, together
 
 SHORT_PROMPT, SHORT_BRANCH = 24, 12
 ANSWER, NAT = 2e-4, 1e-5
@@ -69,21 +71,17 @@ def choose_road(model: Any, trees: list[Tree]) -> Road:
 
     Says once where plain sequences are needed. Raises `ModelError` as `prove` does.
     """
-    from accelerate.utils import broadcast_object_list
-
     state = process_state()
-    found: list[Road | None] = [None]
-    if state.is_main_process:
-        road = prove(model, trees)
-        if road.reason is not None:
-            console.warn(
-                f"{type(model).__name__} is computed one sequence at a time, which is slower and the same function: "
-                f"prompt trees are not right for it ({road.reason})"
-            )
-        found = [road]
-    if state.num_processes > 1:
-        broadcast_object_list(found)
-    (chosen,) = found
+    road: Road | None = None
+    with together(state):
+        if state.is_main_process:
+            road = prove(model, trees)
+            if road.reason is not None:
+                console.warn(
+                    f"{type(model).__name__} is computed one sequence at a time, which is slower and the same "
+                    f"function: prompt trees are not right for it ({road.reason})"
+                )
+    chosen: Road | None = from_main(state, road)
     if chosen is None:
         raise RuntimeError("the main process sent no road")
     take_road(model, chosen.name)
@@ -125,7 +123,7 @@ def _plain(model: Any, trees: list[Tree]) -> Tensor:
 
 def _logps(model: Any, trees: list[Tree]) -> Tensor:
     found = torch.zeros(sum(len(tree.branches) for tree in trees), dtype=torch.float64)
-    device = next(model.parameters()).device
+    device = device_of(model)
     for pack in make_packs(trees, room(model, sum(tree.tokens() for tree in trees))):
         found[list(pack.slots)] = branch_logprobs(model, pack.to(device)).double().cpu()
     return found
@@ -133,7 +131,7 @@ def _logps(model: Any, trees: list[Tree]) -> Tensor:
 
 def _halves(model: Any, tree: Tree) -> tuple[Tensor, Tensor]:
     """log pi of the tree's prompt but its first token, before one completion and before another of the same length."""
-    completion, device = tree.branches[0].ids, next(model.parameters()).device
+    completion, device = tree.branches[0].ids, device_of(model)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
     found = []
     for following in (completion, (completion + 1) % vocabulary):

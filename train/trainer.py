@@ -6,6 +6,7 @@ accumulation and the number of ranks change none of it.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,19 @@ from kto_release import console
 from kto_release.errors import RunError
 from kto_release.train import checkpoints, varlen
 from kto_release.train.batches import GlobalBatch
-from kto_release.train.device import check_room_for_training
-from kto_release.train.distributed import keep_sums_exact
+from kto_release.train.device import check_room_for_training, process_state
+from kto_release.train.distributed import keep_sums_exact, save_as
 from kto_release.train.iteration import Iteration
 from kto_release.train.logprobs import branch_logprobs
 from kto_release.train.logps_store import Reference
 from kto_release.train.loss import reference_point
 from kto_release.train.plain import PLAIN, road, room
 from kto_release.train.same_function import first_step_fault, training_mode
+from kto_release.train.schedule import make_schedule
 from kto_release.train.tokens import trees
 from kto_release.train.tree import FORWARD_ONLY, Pack, share
 from kto_release.train.varlen_proof import whole_pack_fault
+from kto_release.train.waiting import wait
 
 MIN_TOKENS_PER_PACK = 64
 # Shape suffixes: B feedback of the global batch, N branches of a pack.
@@ -77,11 +80,23 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         self.tokens_per_pack = iteration.train.tokens_per_pack
         self.step_metrics: dict[str, float] = {}
         self.tokens_computed = 0
+        self.saved_at = time.monotonic()
 
     def create_accelerator_and_postprocess(self) -> None:
         """Accelerate's own, with fp32 sums under every launch."""
         super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled:
+            # Every rank writes its own shards, once: whole state dicts are gathered, and the weights written twice.
+            save_as(self.accelerator, "SHARDED_STATE_DICT")
         keep_sums_exact(self.accelerator, "bf16" if self.args.bf16 else "fp32")
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """`make_schedule`'s, so that no step has a learning rate of 0."""
+        if self.lr_scheduler is None:
+            chosen = self.optimizer if optimizer is None else optimizer
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            self.lr_scheduler = make_schedule(self.args.lr_scheduler_type, chosen, warmup, num_training_steps)
+        return self.lr_scheduler
 
     def get_train_dataloader(self) -> DataLoader[int]:
         """The steps in order. Not prepared by accelerate: every rank takes its own share of every batch."""
@@ -162,7 +177,9 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
                 logps_B[slots] = logps_N.detach().double()
                 losses_B[slots] = losses_N.detach().double()
         logps_B, losses_B = self.sum_over_ranks(torch.stack([logps_B, losses_B])).unbind()
-        computed = self.sum_over_ranks(torch.tensor(self.tokens_computed, dtype=torch.float64, device=device))
+        counts = torch.tensor([self.tokens_computed, self._saving_is_due()], dtype=torch.float64, device=device)
+        computed, due = self.sum_over_ranks(counts).tolist()
+        self.control.should_save = self.control.should_save or due > 0
         self._check_finite(batch, logps_B)
         if self.state.global_step == 0 and self._starts_at_reference():
             self._check_first_step(logps_B, reference_B, z_raw, losses_B, desirable_B)
@@ -173,9 +190,16 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             "kl": z,
             "kl/raw": z_raw,
             "feedback": float(size),
-            "tokens": float(computed),
+            "tokens": computed,
         }
         return loss.to(torch.float32)
+
+    def _saving_is_due(self) -> bool:
+        """Whether a checkpoint is due by time; the main process alone has the clock."""
+        minutes = self.iteration.train.checkpoint_minutes
+        if minutes is None or not self.accelerator.is_main_process:
+            return False
+        return time.monotonic() - self.saved_at >= 60 * minutes
 
     def _kl(self, model: nn.Module, batch: GlobalBatch) -> float:
         """Mean of log pi(y'|x) - log pi_ref(y'|x) over the global batch."""
@@ -273,9 +297,10 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # every rank has written its share before the seal says so
-        if self.args.should_save:
-            checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        self.saved_at = time.monotonic()
+        state = process_state()
+        wait(state)  # every rank has written its share before the seal says so
+        checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", state)
 
 
 def _with_last(packs: list[Pack]) -> Iterator[tuple[Pack, bool]]:

@@ -15,6 +15,8 @@ from torch import Tensor
 FORWARD_ONLY = 2
 """How many times more tokens a pack may hold where no gradient is asked for: activations then live for one layer, and
 longer packs split fewer trees."""
+SPLITS = (1, 2, 4)
+"""Into trees of at most the mean rank's tokens over each of these a batch is split, to see what balances best."""
 # Shape suffixes: T tokens of a pack, C completion tokens that a pack predicts.
 
 
@@ -146,21 +148,34 @@ def _long(parts: Sequence[NDArray[np.int32]] | Sequence[NDArray[np.int64]]) -> T
     return torch.from_numpy(np.concatenate(parts).astype(np.int64))
 
 
-def share(trees: Sequence[Tree], ranks: int, tokens_per_pack: int) -> list[list[Pack]]:
-    """The packs of each rank: balanced by tokens, and of equal number, since a collective needs every rank.
-
-    A rank with fewer packs repeats one of its own (or the first of all) without branches that count: its slots are
-    empty, so its log-probabilities go nowhere.
-    """
+def _balanced(parts: Sequence[Tree], ranks: int) -> list[list[Tree]]:
+    """The longest first, each to the rank that has least."""
     loads = [0] * ranks
     mine: list[list[Tree]] = [[] for _ in range(ranks)]
-    parts = [part for tree in trees for part in _split(tree, tokens_per_pack)]
     for tree in sorted(parts, key=Tree.tokens, reverse=True):
         rank = loads.index(min(loads))
         mine[rank].append(tree)
         loads[rank] += tree.tokens()
+    return mine
+
+
+def _slowest(mine: Sequence[Sequence[Tree]]) -> int:
+    return max(sum(tree.tokens() for tree in share) for share in mine)
+
+
+def share(trees: Sequence[Tree], ranks: int, tokens_per_pack: int) -> list[list[Pack]]:
+    """The packs of each rank: balanced by tokens, and of equal number, since a collective needs every rank.
+
+    A tree is split between its branches where that shortens the slowest rank, though its prompt is then computed again.
+    A rank with fewer packs repeats one of its own (or the first of all) without branches that count: its slots are
+    empty, so its log-probabilities go nowhere.
+    """
+    mean = sum(tree.tokens() for tree in trees) // ranks
+    limits = [tokens_per_pack, *(min(tokens_per_pack, mean // part) for part in SPLITS if ranks > 1)]
+    tried = (_balanced([part for tree in trees for part in _split(tree, limit)], ranks) for limit in limits)
+    mine = min(tried, key=_slowest)
     packs = [make_packs(share, tokens_per_pack) for share in mine]
     most = max(len(own) for own in packs)
-    shortest = min(parts, key=Tree.tokens)
+    shortest = min((tree for share in mine for tree in share), key=Tree.tokens)
     idle = lay([Tree(shortest.prompt[:1], [Branch(shortest.branches[0].ids[:1], -1)])])._replace(slots=())
     return [own + [idle] * (most - len(own)) for own in packs]

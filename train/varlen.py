@@ -112,7 +112,7 @@ def attend(
 
     # Under autocast the rotation of positions leaves queries and keys in fp32.
     query, key, value = (part[0].transpose(0, 1).to(value_1HTD.dtype) for part in (query_1HTD, key_1HTD, value_1HTD))
-    gathered: Any = _Gathered.apply
+    gathered: Any = _Gathered.apply  # torch gives it no types
     key, value = (gathered(part, plan.source_K, plan.copies_TR) for part in (key, value))
     # Flash attention counts the keys to the left of a query, transformers the query too; this tuple alone is "causal".
     window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)

@@ -25,7 +25,7 @@ from kto_release.evaluate.scoring.leaderboard import neighbours
 from kto_release.evaluate.scoring.screening import KINDS
 from kto_release.files import write_atomically
 from kto_release.judges.rows import Judged
-from kto_release.records import EvalRecord, Interval
+from kto_release.records import OWN_LENGTH, OWN_LENGTH_NAME, EvalRecord, Interval
 
 REPORT = "report.html"
 SCRIPTS = ("markdown.js", "said.js", "blind.js", "export.js", "report.js")
@@ -178,6 +178,7 @@ def facts(record: EvalRecord) -> list[tuple[str, str]]:
         ("judge", f"{judge.model} ({judge.kind}), {both}, prompt {judge.prompt} {judge.prompt_sha256[:16]}…"),
         ("scored", f"{record.n_total:,}; {record.n_missing:,} missing, {record.n_failed:,} failed"),
         ("discrete win rate", _shown(record.discrete_win_rate, "{:.2f}%")),
+        (OWN_LENGTH_NAME, _interval(record.intervals.get(OWN_LENGTH))),
         ("standard error of the win rate", _shown(record.standard_error)),
         ("mean length of the answers", _shown(record.avg_length, "{:,} characters")),
         ("preference for the first place", _shown(record.position_bias, "{:+.1%}")),
@@ -192,6 +193,11 @@ def facts(record: EvalRecord) -> list[tuple[str, str]]:
         found.append(("no length-controlled rate", record.no_length_control))
     found += [(f"flagged: {KINDS.get(kind, kind)}", f"{count:,}") for kind, count in record.screening.items() if count]
     return found
+
+
+def _interval(found: Interval | None) -> str:
+    doubt = "" if found is None or found.reliable else f", not to be relied on: {found.note}"
+    return "not measured" if found is None else f"{found.value:.2f}% (95%: {found.shown(digits=2)}{doubt})"
 
 
 def _shown(value: float | None, form: str = "{:.3g}") -> str:

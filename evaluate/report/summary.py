@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from kto_release import console
 from kto_release.evaluate.scoring.leaderboard import show_neighbours
 from kto_release.evaluate.scoring.screening import KINDS, Screening
-from kto_release.records import RATES, EvalRecord, Interval
+from kto_release.records import OWN_LENGTH, OWN_LENGTH_NAME, RATES, EvalRecord, Interval
 
 
 def show(record: EvalRecord) -> None:
@@ -24,6 +24,9 @@ def show(record: EvalRecord) -> None:
     discrete = record.intervals.get("discrete_win_rate")
     bounds = f"{discrete.shown(digits=2)}{_mark(discrete)}" if discrete else "–"
     rows.append(["discrete win rate", _percent(record.discrete_win_rate), bounds, record.n_total])
+    own = record.intervals.get(OWN_LENGTH)
+    if own is not None:
+        rows.append([OWN_LENGTH_NAME, f"{own.value:.2f}", f"{own.shown(digits=2)}{_mark(own)}", own.n])
     console.table(
         f"{record.who} against {record.reference}: {record.score}",
         ["score", "%", "95% interval", "instructions"],

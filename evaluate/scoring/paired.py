@@ -138,7 +138,8 @@ def refuse_incomparable(first: Evaluation, second: Evaluation) -> None:
         ("prompt of the judge", a.judge.prompt_sha256[:8], b.judge.prompt_sha256[:8]),
         ("orders", "both" if a.judge.swap else "one", "both" if b.judge.swap else "one"),
         ("instructions", _set(a), _set(b)),
-        ("reference", a.reference, b.reference),
+        # One model can have two names, as a file's and as a run's: what counts is what it answered.
+        ("reference", a.reference, a.reference if a.reference_sha256 == b.reference_sha256 else b.reference),
     ]
     differing = [(what, one, other) for what, one, other in facts if one != other]
     if a.judge.official and b.judge.official:

@@ -19,11 +19,12 @@ from kto_release.evaluate.scoring.intervals import (
     win_rate_replicates,
 )
 from kto_release.evaluate.scoring.length_data import LcData
+from kto_release.evaluate.scoring.own_length import own_length_control
 from kto_release.evaluate.scoring.placed import Placed, place
 from kto_release.evaluate.scoring.variance import variance
 from kto_release.judges.rows import Judged
 from kto_release.positions import COUNT
-from kto_release.records import INTERVAL_DOUBT, Interval
+from kto_release.records import INTERVAL_DOUBT, OWN_LENGTH, Interval
 
 LARGE_BIAS = 0.1
 """Mean preference for one place beyond which a judge is called biased."""
@@ -121,6 +122,9 @@ def score(
     }
     if control.interval is not None:
         intervals["length_controlled_winrate"] = control.interval
+    own_length = None if placed.is_alpaca_eval else _own_length(good, means, counts)
+    if own_length is not None:
+        intervals[OWN_LENGTH] = own_length
     mass = _answer_mass(kept, min_answer_mass)
     bias, consistency = _both_orders(kept)
     return Scores(
@@ -149,6 +153,14 @@ def score(
         points=win_interval.model_copy(update={name: getattr(win_interval, name) - 50 for name in BOUNDS}),
         gains=tuple((means - 1.5).tolist()),
     )
+
+
+def _own_length(good: Sequence[tuple[int, Judged]], means: Floats, counts: npt.NDArray[np.int64]) -> Interval | None:
+    """Of several samples an instruction has their mean preference at their mean difference."""
+    lengths = defaultdict(list)
+    for number, row in good:
+        lengths[number].append(len(row.reference) - len(row.output))
+    return own_length_control(means.tolist(), [float(np.mean(values)) for values in lengths.values()], counts)
 
 
 def _discrete(row: Judged) -> float:
@@ -247,8 +259,8 @@ def _doubts(
     if not placed.complete:
         lost = len(placed.missing) + len(placed.failed)
         yield f"partial: {lost} of {placed.expected} judgements are missing or failed"
-    for interval in intervals.values():
-        if not interval.reliable and interval.note:
+    for key, interval in intervals.items():
+        if key != OWN_LENGTH and not interval.reliable and interval.note:
             yield f"{INTERVAL_DOUBT}: {interval.note}"
             break
     if mass is not None and mass["mean"] < min_answer_mass:

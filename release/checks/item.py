@@ -45,6 +45,14 @@ class Outcome(NamedTuple):
     evidence: str
 
 
+class Checked(NamedTuple):
+    """An outcome and what it is of, for what has no entry in a list of checks."""
+
+    what: str
+    state: State
+    evidence: str
+
+
 Look = Callable[[Subject], Outcome]
 
 

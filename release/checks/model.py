@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 
 from kto_release.published import in_words
 from kto_release.records import IterationRecord
+from kto_release.release.allowed import SAFE_SUFFIXES, is_legal
 from kto_release.release.checks.item import HF, OURS, USERS, Items, Outcome, Subject, failed, not_measured, passed
+from kto_release.release.readers import read_object
 from kto_release.weights import problems
 
 ITEMS = Items()
@@ -17,20 +19,6 @@ MAX_FIRST_LOSS = 0.02
 """Relative: β times that noise, through a sigmoid of slope 1/4, stays below."""
 RELOAD_ABSOLUTE, RELOAD_RELATIVE = 0.01, 0.005
 """Nats, and share of log π: twice what bf16 arithmetic differs by between a packed row and a single one."""
-SAFE_SUFFIXES = {
-    ".safetensors",
-    ".json",
-    ".jsonl",
-    ".jinja",
-    ".md",
-    ".yaml",
-    ".png",
-    ".txt",
-    ".model",
-    ".pem",
-    ".sig",
-    "",
-}
 
 
 @ITEMS.item("iterations-finished", OURS)
@@ -162,9 +150,11 @@ def _far(found: Mapping[str, float], recorded: Mapping[str, float]) -> str | Non
 @ITEMS.item("safe-files", f"{HF} (safetensors); {USERS}: files flagged as unsafe")
 def _safe_files(subject: Subject) -> Outcome:
     files = [path for path in subject.bundle.rglob("*") if path.is_file()]
-    unsafe = sorted(path.name for path in files if path.suffix not in SAFE_SUFFIXES)
+    unsafe = sorted(path.name for path in files if path.suffix not in SAFE_SUFFIXES and not is_legal(path.name))
     if unsafe:
         return failed(f"{', '.join(unsafe)}: no file that can hold code may be published")
+    if "auto_map" in read_object(subject.bundle / "config.json"):
+        return failed("the model needs code of its own (auto_map in config.json), which no release may hold")
     if not any(path.suffix == ".safetensors" for path in files):
         return failed("there are no safetensors")
     return passed(f"{len(files)} files: weights as safetensors, nothing pickled, no code")

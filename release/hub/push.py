@@ -20,11 +20,16 @@ from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 from kto_release import __version__
 from kto_release.digests import file_sha256
 from kto_release.errors import HubError
+from kto_release.files import write_atomically
 from kto_release.hub import FAILURES, explain, is_unreachable
-from kto_release.release.hub.files import holds, is_same, local_files, tree
+from kto_release.release.allowed import may_lie_beside
+from kto_release.release.hub.files import holds, is_same, local_files, others, tree
+from kto_release.release.hub.predecessor import with_successor
 from kto_release.release.hub.state import observe
 from kto_release.release.options import Target
 
+NOTED = "staging-branches.txt"
+"""Beside the bundle: the staging branches that were made, one a line, until they are deleted."""
 STAGING = "kto-release-staging-"
 """Prefix of staging branches; the rest is the start of the release's digest."""
 
@@ -41,6 +46,12 @@ class Pushed(NamedTuple):
     """False where all was there already."""
     private: bool
     """Whether the repository is private now."""
+    beside: frozenset[str] = frozenset()
+    """Files that people added, and that were left there."""
+    removed: frozenset[str] = frozenset()
+    """Files that are no longer on the branch."""
+    trouble: HubError | None = None
+    """What went wrong after the release was safe: the predecessor's card."""
 
 
 Proof = Callable[[Path], str]
@@ -64,7 +75,8 @@ def push(
         hub.check_tag()
     head = hub.head(target.revision)
     with hub.step(f"looking at {str(head)[:12]}"):
-        changed = head is None or not holds(hub.api, hub.repo_id, head, hub.goal)
+        removed = hub.look_at_others(head)
+        changed = head is None or not hub.holds(head)
     if changed and target.pull_request:
         return hub.propose()
     if changed:
@@ -83,10 +95,14 @@ def push(
         changed |= hub.open_up()
     with hub.step("cleaning up"):
         changed |= hub.remove_staging()
+    trouble = None
     if target.predecessor and not target.private:
-        with hub.step(f"pointing {target.predecessor} to this release"):
-            changed |= hub.announce(target.predecessor)
-    return Pushed(str(head), None, verified, changed, hub.private)
+        try:
+            with hub.step(f"pointing {target.predecessor} to this release"):
+                changed |= hub.announce(target.predecessor)
+        except HubError as error:
+            trouble = error
+    return Pushed(str(head), None, verified, changed, hub.private, hub.beside, removed, trouble)
 
 
 class Repository:
@@ -100,6 +116,8 @@ class Repository:
         self.user = ""
         self.pull_request = False
         self.private = True
+        self.beside: frozenset[str] = frozenset()
+        """Files on the branch that people added, and that stay."""
         self.state = "nothing was changed"
         """What the Hub is known to hold, for messages where it can't be asked."""
 
@@ -112,7 +130,10 @@ class Repository:
             problem, todo, _ = explain(error, self.repo_id, self.api.endpoint, self.user)
             state = self.state
             if self.user and not self.pull_request and not is_unreachable(error):
-                state = observe(self.api, self.target, self.staging, self.goal) or f"{self.state} (when last seen)"
+                state = (
+                    observe(self.api, self.target, self.staging, self.goal, self.beside)
+                    or f"{self.state} (when last seen)"
+                )
             raise HubError(f"{doing} failed: {problem}\n  on the Hub: {state}", todo=todo) from None
 
     # The steps, in order
@@ -161,13 +182,42 @@ class Repository:
             except RevisionNotFoundError:
                 return None
 
+    def look_at_others(self, head: str | None) -> frozenset[str]:
+        """Find out what people added to the branch; what will be removed. Raises `HubError` where it can't stay."""
+        if head is None:
+            # A new branch begins as a copy of main.
+            head = self.head("main")
+        if head is None:
+            return frozenset()
+        found = others(self.api, self.repo_id, head, self.goal)
+        if self.target.remove_others:
+            return found.stale | found.beside | found.foreign
+        if found.foreign:
+            names = ", ".join(sorted(found.foreign))
+            raise HubError(
+                f"{self.repo_id} holds files that programs would read as parts of this release: {names}"
+                f"\n  on the Hub: {self.state}",
+                todo="--remove-others removes them; or move them to another repository",
+            )
+        self.beside = found.beside
+        return found.stale
+
+    def holds(self, revision: str) -> bool:
+        """Whether a revision holds the release, and nothing beside it but what people added."""
+        beside = self.beside
+        if not self.target.remove_others:
+            # At another time other files may have been there.
+            there = tree(self.api, self.repo_id, revision).keys()
+            beside |= {name for name in there - self.goal.keys() if may_lie_beside(name)}
+        return holds(self.api, self.repo_id, revision, self.goal, beside)
+
     def check_tag(self) -> None:
         """Refuse a tag that names something else, before anything is sent: `create_tag` would not notice."""
         if not self.target.tag or self.target.pull_request:
             return
         there = self.tags().get(self.target.tag)
         # Asked by name: what an annotated tag points to is no commit.
-        if there is not None and not holds(self.api, self.repo_id, self.target.tag, self.goal):
+        if there is not None and not self.holds(self.target.tag):
             raise HubError(
                 f"the tag {self.target.tag!r} exists, and names another release (commit {there[:8]})"
                 f"\n  on the Hub: {self.state}",
@@ -181,13 +231,14 @@ class Repository:
     def stage(self) -> str:
         """Send what is not there yet to the staging branch, in one commit, and return that commit."""
         branch = self.staging
+        self._note_staging(branch)
         self.api.create_branch(self.repo_id, branch=branch, revision="main", exist_ok=True)
         commit = self._commit_files(branch)
         self.state = f"all files are on the branch {branch!r}, and {self.target.revision} does not hold this release"
         return commit
 
-    def _commit_files(self, branch: str) -> str:
-        """Make a branch hold exactly these files, in at most one commit."""
+    def _commit_files(self, branch: str, beside: frozenset[str] = frozenset()) -> str:
+        """Make a branch hold exactly these files, and those `beside`, in at most one commit."""
         head = str(self.api.repo_info(self.repo_id, revision=branch).sha)
         remote = tree(self.api, self.repo_id, head)
         changes: list[Any] = [
@@ -195,7 +246,7 @@ class Repository:
             for name, file in self.goal.items()
             if name not in remote or not is_same(remote[name], file)
         ]
-        changes += [CommitOperationDelete(name) for name in sorted(remote.keys() - self.goal.keys())]
+        changes += [CommitOperationDelete(name) for name in sorted(remote.keys() - self.goal.keys() - beside)]
         if not changes:
             return head
         with warnings.catch_warnings():
@@ -212,7 +263,8 @@ class Repository:
         """Read back what arrived and compare it with what was meant; returns how. `HubError` names every difference."""
         remote = tree(self.api, self.repo_id, commit)
         wrong = [f"{name}: missing" for name in sorted(self.goal.keys() - remote.keys())]
-        wrong += [f"{name}: not part of the release" for name in sorted(remote.keys() - self.goal.keys())]
+        more = sorted(remote.keys() - self.goal.keys() - self.beside)
+        wrong += [f"{name}: not part of the release" for name in more]
         downloaded = compared = 0
         proved = ""
         with self._folder() as folder:
@@ -256,14 +308,14 @@ class Repository:
         if revision != "main":
             self.api.create_branch(self.repo_id, branch=revision, revision="main", exist_ok=True)
         head = str(self.api.repo_info(self.repo_id, revision=revision).sha)
-        stale = sorted(tree(self.api, self.repo_id, head).keys() - self.goal.keys())
+        stale = sorted(tree(self.api, self.repo_id, head).keys() - self.goal.keys() - self.beside)
         operations: list[Any] = [CommitOperationCopy(name, name, src_revision=staged) for name in self.goal]
         operations += [CommitOperationDelete(name) for name in stale]
         made = self.api.create_commit(
             self.repo_id, operations, revision=revision, parent_commit=head, commit_message=self._message()
         )
         self.state = f"{revision} holds this release (commit {str(made.oid)[:8]})"
-        if not holds(self.api, self.repo_id, str(made.oid), self.goal):
+        if not self.holds(str(made.oid)):
             raise HubError(
                 f"{revision} does not hold what was verified\n  on the Hub: commit {made.oid}",
                 todo=f"look at the repository: somebody may be changing it; the release is at {staged}",
@@ -294,30 +346,44 @@ class Repository:
         return gated or public
 
     def remove_staging(self) -> bool:
-        """Delete staging branches, of this try and of earlier ones; whether there were any."""
-        left = [b.name for b in self.api.list_repo_refs(self.repo_id).branches if b.name.startswith(STAGING)]
+        """Delete staging branches, of this try and of this run's earlier ones; whether there were any.
+
+        Another publisher may be at work: only what was noted here before it was made is ours.
+        """
+        own = {self.staging, *self._noted()}
+        left = [b.name for b in self.api.list_repo_refs(self.repo_id).branches if b.name in own]
         for name in left:
             try:
                 self.api.delete_branch(self.repo_id, branch=name)
             except RevisionNotFoundError:  # another process was faster
                 continue
+        (self.scratch / NOTED).unlink(missing_ok=True)
         return bool(left)
+
+    def _noted(self) -> list[str]:
+        """Staging branches that this run made, and has not deleted yet."""
+        path = self.scratch / NOTED
+        lines = path.read_text(encoding="utf-8").split() if path.is_file() else []
+        return [line for line in lines if line.startswith(STAGING)]
+
+    def _note_staging(self, branch: str) -> None:
+        noted = self._noted()
+        if branch not in noted:
+            write_atomically(self.scratch / NOTED, "\n".join([*noted, branch]) + "\n")
 
     def announce(self, predecessor: str) -> bool:
         """Set new_version on the predecessor's card."""
-        from huggingface_hub import ModelCard
-
         with self._folder() as folder:
             head = str(self.api.repo_info(predecessor).sha)
             try:
                 path = self.api.hf_hub_download(predecessor, "README.md", revision=head, local_dir=folder)
-                card = ModelCard(Path(path).read_text(encoding="utf-8"))
+                card = Path(path).read_bytes().decode("utf-8")
             except EntryNotFoundError:
-                card = ModelCard("---\n{}\n---\n")
-        if card.data.get("new_version") == self.repo_id:
+                card = ""
+        changed = with_successor(card, self.repo_id)
+        if changed == card:
             return False
-        card.data["new_version"] = self.repo_id
-        change = CommitOperationAdd("README.md", str(card).encode())
+        change = CommitOperationAdd("README.md", changed.encode())
         self.api.create_commit(
             predecessor, [change], parent_commit=head, commit_message=f"Point to its successor, {self.repo_id}"
         )
@@ -340,7 +406,7 @@ class Repository:
         reference = str(request.git_reference)
         with self.step("sending the files"):
             before = self.head(reference)
-            commit = self._commit_files(reference)
+            commit = self._commit_files(reference, self.beside)
         with self.step("verifying what arrived"):
             verified = self.verify(commit)
         with self.step("opening the pull request for review"):

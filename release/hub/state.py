@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from kto_release.hub import FAILURES, explain
-from kto_release.release.hub.files import LocalFile, holds, is_same, local_files, tree
+from kto_release.release.hub.files import LocalFile, holds, is_same, local_files, others, tree
 from kto_release.release.options import Target
 
 TIMEOUT = 5.0
@@ -23,6 +23,10 @@ class Changes(NamedTuple):
     new: list[str]
     changed: list[str]
     removed: list[str]
+    beside: list[str]
+    """Added by people; they stay."""
+    foreign: list[str]
+    """Added by people, and in the way: publishing refuses, unless it is told to remove them."""
     same: int
     note: str | None
     """What is special: there is no repository yet, or it could not be asked."""
@@ -36,33 +40,38 @@ def compare(bundle: Path, target: Target, *, endpoint: str | None = None) -> Cha
         # Asked first because it fails at once without a network; the listing would be tried for half a minute.
         head = api.repo_info(target.repo_id, revision=target.revision, timeout=TIMEOUT).sha
         remote = tree(api, target.repo_id, str(head))
+        found = others(api, target.repo_id, str(head), goal)
     except RepositoryNotFoundError:
         note = f"there is no {target.repo_id} yet, or this token may not see it: it would be made, private"
-        return Changes(sorted(goal), [], [], 0, note)
+        return Changes(sorted(goal), [], [], [], [], 0, note)
     except RevisionNotFoundError:
-        return Changes(sorted(goal), [], [], 0, f"there is no branch {target.revision} yet: it would be made")
+        return Changes(sorted(goal), [], [], [], [], 0, f"there is no branch {target.revision} yet: it would be made")
     except FAILURES as error:
         problem = explain(error, target.repo_id, api.endpoint, "").problem
-        return Changes([], [], [], 0, f"not compared with what the Hub holds: {problem}")
+        return Changes([], [], [], [], [], 0, f"not compared with what the Hub holds: {problem}")
     shared = goal.keys() & remote.keys()
     changed = sorted(name for name in shared if not is_same(remote[name], goal[name]))
     return Changes(
         new=sorted(goal.keys() - remote.keys()),
         changed=changed,
-        removed=sorted(remote.keys() - goal.keys()),
+        removed=sorted(remote.keys() - goal.keys() if target.remove_others else found.stale),
+        beside=[] if target.remove_others else sorted(found.beside),
+        foreign=[] if target.remove_others else sorted(found.foreign),
         same=len(shared) - len(changed),
         note=None,
     )
 
 
-def observe(api: HfApi, target: Target, staging: str, goal: dict[str, LocalFile]) -> str | None:
+def observe(
+    api: HfApi, target: Target, staging: str, goal: dict[str, LocalFile], beside: frozenset[str] = frozenset()
+) -> str | None:
     """The state in words; None where the Hub can't be asked now."""
     try:
         info = api.repo_info(target.repo_id)
         refs = api.list_repo_refs(target.repo_id)
         branches = {branch.name: str(branch.target_commit) for branch in refs.branches}
         head = branches.get(target.revision)
-        published = head is not None and holds(api, target.repo_id, head, goal)
+        published = head is not None and holds(api, target.repo_id, head, goal, beside)
         staged = not published and staging in branches and holds(api, target.repo_id, branches[staging], goal)
     except RepositoryNotFoundError:
         return "there is no such repository, or none that you can see"

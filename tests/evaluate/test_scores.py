@@ -240,3 +240,24 @@ def test_the_seed_decides_the_interval() -> None:
     rows = [Judged(text, None, "m", "r", 1.1 + number % 9 / 10) for number, text in enumerate(texts)]
     first, again, other = (score(rows, expected=texts, lc_data=None, seed=s, bootstrap=101) for s in (1, 1, 2))
     assert first.intervals == again.intervals != other.intervals
+
+
+def test_longer_answers_are_controlled_for_on_an_own_set() -> None:
+    """Preferences that are all length (0.8 for longer, 0.2 for shorter) are even at equal length; 70% of them are longer.
+
+    Where length makes no difference, the rate at equal length is the win rate.
+    """
+    texts = [f"Instruction {number}" for number in range(100)]
+    longer = [number % 10 < 7 for number in range(100)]
+    rows = [
+        Judged(text, None, "m" * (200 if long else 100), "r" * 150, 1.8 if long else 1.2)
+        for text, long in zip(texts, longer, strict=True)
+    ]
+    found = score(rows, expected=texts, lc_data=None, bootstrap=100)
+    interval = found.intervals["own_length_controlled_winrate"]
+    assert found.win_rate == pytest.approx(62.0)
+    assert interval.value == pytest.approx(50.0, abs=2)
+    assert (interval.n, interval.reliable) == (100, False)
+    even = [row._replace(preference=1.6) for row in rows]
+    controlled = score(even, expected=texts, lc_data=None, bootstrap=100).intervals["own_length_controlled_winrate"]
+    assert controlled.value == pytest.approx(60.0, abs=0.5)

@@ -179,7 +179,8 @@ def test_a_judge_that_gives_no_verdict_in_either_way_is_refused_at_once(run: Run
         f"the judge judge-1 at {host} can't be used: the answer ends before a verdict, at the most tokens that it may "
         "have; and with log-probabilities: only 3.8e-10 of the probability is on the letters\n"
         "  expected: one of its letters as its verdict ('m' or 'M')\n"
-        "  to do: check base_url and model, or give it more room in eval.judge.max_tokens"
+        "  to do: check base_url and model, or give it more room in eval.judge.max_tokens "
+        "or less to think (reasoning_effort, chat_template_kwargs)"
     )
     assert not list(run.path.glob("eval/trials/*"))
 

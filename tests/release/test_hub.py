@@ -189,11 +189,14 @@ def test_a_public_repository_is_no_place_for_a_private_release(hub: FakeHub, bun
 
 
 def test_staging_of_an_earlier_try_is_removed(hub: FakeHub, bundle: Path) -> None:
-    """A staging branch that another, broken-off release left is cleaned away."""
+    """The staging branch of a release that broke off here is cleaned away; that of another publisher stays."""
     repo = hub.create("tester/tiny", private=True)
-    repo.branches["kto-release-staging-old"] = repo.branches["main"]
+    for name in ("kto-release-staging-old", "kto-release-staging-of-others"):
+        repo.branches[name] = repo.branches["main"]
+    (bundle.parent / "staging-branches.txt").write_text("kto-release-staging-old\n")
     push(bundle, DIGEST, TARGET, endpoint=hub.url)
-    assert hub.repos["tester/tiny"].branches.keys() == {"main"}
+    assert hub.repos["tester/tiny"].branches.keys() == {"main", "kto-release-staging-of-others"}
+    assert not (bundle.parent / "staging-branches.txt").exists()
 
 
 def test_predecessor_points_to_its_successor_once(hub: FakeHub, bundle: Path) -> None:
@@ -273,7 +276,9 @@ def test_somebody_else_changes_main_meanwhile(hub: FakeHub, bundle: Path) -> Non
     assert hub.repos["tester/tiny"].files("main").keys() == {"theirs.txt"}
     sent = len(hub.uploaded)
     push(bundle, DIGEST, TARGET, endpoint=hub.url)
-    assert hub.repos["tester/tiny"].files("main") == sha256_by_path(bundle)
+    there = hub.repos["tester/tiny"].files("main")
+    assert there.pop("theirs.txt")  # kept: the release takes nobody's files away
+    assert there == sha256_by_path(bundle)
     assert len(hub.uploaded) == sent
 
 

@@ -28,11 +28,23 @@ def found(folder: Path, text: str, name: str = "config.json", environment: dict[
         ("AKIA" + "ABCDEFGH12345678", "an AWS key"),
         ("xoxb-" + "1234567890-abc", "a Slack token"),
         ("AIza" + "a" * 35, "a Google key"),
+        ("hf_oauth_eyJhbGciOiJFZERTQSJ9" + "abcd" * 5, "a Hugging Face token"),
+        ("api_org_" + "a1B2" * 9, "a Hugging Face token"),
+        ("glpat-" + "a1B2" * 5, "a GitLab token"),
+        ("npm_" + "a1B2" * 9, "an npm token"),
+        ("pypi-AgEIcHlwaS5vcmc" + "a1B2" * 5, "a PyPI token"),
+        ("gsk_" + "a1B2" * 13, "a Groq key"),
+        ("https://h.example/v1?a=1&api_key=0123456789abcdef", "a key in an address"),
         (PEM, "a private key"),
         ("https://me:secret@example.org/x", "a password in an address"),
         ('"path": "/home/bob/model"', "a path of the machine that made it"),
         ("/scratch/gpfs/bob", "a path of the machine that made it"),
         (r"C:\Users\bob\model", "a path of the machine that made it"),
+        ("/fsx/alice/model", "a path of the machine that made it"),
+        ("/lustre/home/bob", "a path of the machine that made it"),
+        ("/content/drive/MyDrive", "a path of the machine that made it"),
+        ("/Volumes/Disk/y", "a path of the machine that made it"),
+        ("C:/Users/bob", "a path of the machine that made it"),
         ("~/models/x", "a path of the machine that made it"),
     ],
 )
@@ -49,6 +61,7 @@ def test_is_found_by_file_line_and_kind(tmp_path: Path, text: str, kind: str) ->
         "task-specific text with hf_token and sk-1",
         "a path inside the release: records/tmp/x.json",
         "https://github.com/user/repo",
+        "https://h.example/v1?monkey=0123456789abcdef&page=12345678",
     ],
 )
 def test_ordinary_text_is_not(tmp_path: Path, text: str) -> None:
@@ -62,6 +75,23 @@ def test_values_of_secret_variables(tmp_path: Path) -> None:
     assert found(tmp_path, "correct horse battery", "records/x.json", environment) == [
         "records/x.json, line 1: the value of the environment variable MY_API_KEY"
     ]
+    environment = {
+        "A_SECRET": "/Zm9vYmFyYmF6Zm9v",
+        "B_KEY": "first line of it\nsecond line of it",
+        "SSH_KEY": "/etc/passwd",
+    }
+    assert found(tmp_path, "x /Zm9vYmFyYmF6Zm9v /etc/passwd\nthe second line of it", "x.json", environment) == [
+        "x.json, line 1: the value of the environment variable A_SECRET",
+        "x.json, line 2: the value of the environment variable B_KEY",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["TOKENIZER_NAME", "KEYCLOAK_REALM", "TOKENIZERS_PARALLELISM", "KEYBOARD", "MONKEY_ID"]
+)
+def test_names_that_only_sound_like_a_secret(tmp_path: Path, name: str) -> None:
+    """Their values are ordinary text."""
+    assert found(tmp_path, "tokenizer of a model", "x.json", {name: "tokenizer of a model"}) == []
 
 
 def test_a_vocabulary_may_hold_paths(tmp_path: Path) -> None:

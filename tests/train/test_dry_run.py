@@ -15,6 +15,8 @@ def test_plan_of_a_small_recipe(monkeypatch, capfd, tmp_path, tiny_model):
     assert result.code == 0
     assert "iterations 2, reference: previous" in result.out
     assert "memory     about " in result.out
+    assert "disk       about " in result.out
+    assert "minutes for the iterations' steps and references on one device such as this cpu" in result.out
     assert "padding tokens: 0" in result.out
     assert "; its prompt is shared by 2 completions" in result.out
     assert result.out.count("  KL partner, ") == 2
@@ -88,10 +90,12 @@ def test_memory_is_split_over_the_shards():
         estimate(config, TrainSection(), devices, bf16=True, checkpointing=True)
         for devices in (Devices(1, 1, "one"), Devices(8, 1, "copies"), Devices(8, 8, "split"))
     )
-    assert copies == one
+    assert one.copies == one.weights / 2  # bf16 of fp32 weights
+    assert copies == one._replace(buckets=one.gradients)
     assert split.gradients == one.gradients / 8
     assert split.optimizer == one.optimizer / 8
-    assert split.weights == one.weights / 8 + one.weights / 2  # of two layers, one is gathered at a time
+    assert split.weights == one.weights / 8 + one.weights / 2  # two layers are there in bf16 at a time
+    assert (split.copies, split.buckets) == (0, 0)
     assert (split.activations, split.logits) == (one.activations, one.logits)
 
 
@@ -106,3 +110,44 @@ def test_a_launch_configuration_that_is_none(monkeypatch, capfd, tmp_path, tiny_
         f"error: no such accelerate configuration: '{tmp_path / 'none.yaml'}'\n"
         "  expected: a file as `accelerate config` writes it; recipes/accelerate/ has some\n",
     )
+
+
+def test_what_a_machine_needs_beside_its_devices(tmp_path, tiny_model):
+    """SmolLM2's 0.501 GiB of fp32 weights in two iterations: eight processes hold eight copies in host memory, or one
+    where the launch says so; on disk three models (one being written) and three checkpoints of 12 bytes a parameter
+    while training, two and a half models after."""
+    from transformers import LlamaConfig
+
+    from kto_release.recipe_file import load_recipe
+    from kto_release.train.launch_file import Devices
+    from kto_release.train.memory import around
+
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, tie_word_embeddings=True,
+    )  # fmt: skip
+    recipe, model = load_recipe(write_recipe(tmp_path, tiny_model)), 4 * 134_515_008
+    every = around(config, recipe, Devices(8, 8, "split", 8))
+    first = around(config, recipe, Devices(8, 8, "split", 8, main_only=True))
+    assert every == (8 * model, 3 * model + 9 * model, 2.5 * model)
+    assert first == every._replace(host=model)
+
+
+def test_the_work_of_an_iteration(tmp_path, tiny_model):
+    """Tokens that the steps train on are counted as the trainer counts them, and halve on two devices."""
+    from kto_release.recipe_file import load_recipe
+    from kto_release.run import Run
+    from kto_release.train.batches import all_batches
+    from kto_release.train.inputs import prepare
+    from kto_release.train.pace import count_work
+
+    run = Run.open(load_recipe(write_recipe(tmp_path, tiny_model)), tmp_path / "runs")
+    run.create()
+    (tokens, _), train = prepare(run).tokens, run.recipe.train
+    batches = all_batches(tokens, train, 1)
+    one, two = (count_work(tokens, batches, train, devices) for devices in (1, 2))
+    pairs = sum(len(tokens.prompt(prompt)) for prompt in range(tokens.facts.prompts))
+    answers = sum(len(tokens.completion(feedback)) - 1 for feedback in range(len(tokens)))
+    assert pairs + answers <= one.trained  # prompts whose answers are in two batches are computed twice
+    assert one.trained / 2 <= two.trained < one.trained
+    assert one.forward > one.trained

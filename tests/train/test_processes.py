@@ -7,8 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from feedback_files import write_recipe
+from numpy.testing import assert_allclose
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -70,6 +72,17 @@ def check_equal(mine, theirs, weight=2e-5):
         assert_close(left, right, rtol=0, atol=weight)
 
 
+def check_probes(mine, theirs):
+    """Held-out feedback is shared between processes, and each completion counted once: one set of log-probabilities for
+    each model, the same to the weights' differences."""
+    found = []
+    for folder in (mine, theirs):
+        paths = (folder / "runs" / "small" / "held-out" / "logps").glob("*.npz")
+        found.append(sorted(np.load(path)["logps_K"].tolist() for path in paths))
+    assert len(found[0]) == 3
+    assert_allclose(found[0], found[1], rtol=0, atol=0.01)
+
+
 def test_two_processes_train_what_one_trains(one, tmp_path, tiny_model):
     """By data parallelism. Fails if gradients are averaged without scaling the loss by the number of processes, or if z
     is a rank's own."""
@@ -77,6 +90,7 @@ def test_two_processes_train_what_one_trains(one, tmp_path, tiny_model):
     out = call(two(Path(sys.executable).parent / "kto-release", "train", "recipe.yaml"), tmp_path)
     assert "2 processes, MULTI_CPU" in out
     check_equal(one, tmp_path)
+    check_probes(one, tmp_path)
 
 
 def test_fsdp2_trains_what_one_process_trains(one, tmp_path, tiny_model):

@@ -73,7 +73,7 @@ def test_weights_are_those_of_the_step_written_out(finished, tiny_model):
     warmup = round(train_section.warmup_ratio * steps)
     for step, batch in enumerate(batches):
         for group in optimizer.param_groups:
-            rising = step / warmup if step < warmup else (steps - step) / (steps - warmup)
+            rising = (step + 1) / warmup if step < warmup else (steps - step) / (steps - warmup)
             group["lr"] = 1e-3 * rising
         pairs = list(zip(batch.feedback_B, batch.partner_B, strict=True))
 

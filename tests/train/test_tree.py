@@ -130,3 +130,14 @@ def test_ranks_share_every_branch_once_in_equally_many_packs(ranks):
     shares = share(trees, ranks, 30)
     assert sorted(slot for packs in shares for pack in packs for slot in pack.slots) == [0, 1, 2, 3, 4]
     assert len({len(packs) for packs in shares}) == 1
+
+
+def test_a_tree_is_split_where_that_shortens_the_slowest_rank():
+    """By hand: a prompt of 2 with two answers of 9 is 18 tokens; as two trees 10 on each of two ranks. One rank computes
+    the prompt once. A prompt of 40 with the answers is 56 tokens, and 48 on each rank: less, so split too."""
+    for prompt, whole, split in ((2, 18, 10), (40, 56, 48)):
+        answers = [Branch(np.arange(9, dtype=np.int32), slot) for slot in (0, 1)]
+        tree = Tree(np.arange(prompt, dtype=np.int32), answers)
+        (alone,) = share([tree], 1, 1000)
+        assert [len(pack.ids_T) for pack in alone] == [whole]
+        assert [[len(pack.ids_T) for pack in packs] for packs in share([tree], 2, 1000)] == [[split], [split]]
