@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _mark(self) -> Any:
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's parser is not typed
         return event.start_mark if event is not None else None
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:

@@ -98,8 +98,8 @@ def show_changes(bundle: Path, target: Target) -> None:
     if changes.beside:
         console.say(f"  added by people, kept: {', '.join(changes.beside)}")
     if changes.foreign:
-        names = ", ".join(changes.foreign)
-        console.warn(f"this would be refused: programs would read {names} as parts of this release (--remove-others)")
+        named = ", ".join(changes.foreign)
+        console.warn(f"this would be refused: programs would read {named} as parts of this release (--remove-others)")
     if not (changes.new or changes.changed or changes.removed):
         console.say(f"  {target.revision} holds exactly these files already")
         return

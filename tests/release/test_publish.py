@@ -126,10 +126,13 @@ def test_a_dry_run_tells_what_would_change(own_hub: FakeHub, run: Run, capsys: p
     del commit.tree["config.json"]
     commit.tree["README.md"] = own_hub.store("README.md", b"other")
     commit.tree["old.bin"] = own_hub.store("old.bin", b"old")
+    commit.tree["demo.gguf"] = own_hub.store("demo.gguf", b"GGUF")
     publish(run, dry_run=True)
-    shown = capsys.readouterr().out
+    shown, told = capsys.readouterr()
     assert f"\n  on main: {same - 2} files stay as they are\n" in shown
-    assert "\n  new: config.json\n  changed: README.md\n  removed: old.bin\n" in shown
+    assert "\n  added by people, kept: demo.gguf\n" in shown
+    assert "\n  new: config.json\n  changed: README.md\n" in shown
+    assert "this would be refused: programs would read old.bin as parts of this release (--remove-others)" in told
 
 
 def test_the_options_reach_the_hub(
