@@ -235,6 +235,8 @@ def run_contender(contender: dict[str, Any], folder: Path) -> Result:
 def rates(seen: list[tuple[float, int, bool]], contender: dict[str, Any]) -> Result:
     """Feedback and model FLOPs a second between the pass a quarter of the way and the last one with gradients."""
     steps = [place for place, (_, _, grad) in enumerate(seen) if grad]
+    if len(steps) < 2:
+        raise SystemExit("one pass with gradients is no time between two: take more --pairs")
     first, last = steps[len(steps) // 4], steps[-1]
     weights = contender_weights(contender["model"])
     # With adapters the base's own gradients are not computed.
