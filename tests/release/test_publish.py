@@ -306,7 +306,11 @@ def test_interrupted_building_leaves_the_old_bundle(
 @pytest.mark.parametrize(
     ("release", "options", "message"),
     [
-        ({"repo_id": "just-a-name"}, Options(), "release.repo_id: 'just-a-name' is no repository"),
+        (
+            {"repo_id": "just-a-name"},
+            Options(),
+            "what the Hub would refuse: 1 problem\n  - release.repo_id: 'just-a-name' is no repository: namespace/name is expected",
+        ),
         ({}, Options(pull_request=True, revision="dev"), "--pr opens a pull request to main, not to 'dev'"),
         ({}, Options(iteration=0), "--iteration 0: the recipe has no such one"),
         ({}, Options(iteration=3), "--iteration 3: the recipe has no such one"),
@@ -331,7 +335,7 @@ def test_the_licence_text_of_the_base_model(own_hub: FakeHub, run: Run, tiny_mod
         sections = {"model": {"base": str(base)}, "release": {"repo_id": "a/b", "license": license_id}}
         other = build_run(tmp_path / license_id, base, evaluated=False, sections=sections)
         publish(other, dry_run=True)
-        path = bundle_of(other) / "LICENSE"
+        path = bundle_of(other) / "LICENSE.txt"
         assert (path.read_text() if path.exists() else None) == text
 
 
