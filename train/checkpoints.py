@@ -21,7 +21,7 @@ def seal(folder: Path, state: Any) -> None:
         mine = files[state.process_index :: state.num_processes]
         with ThreadPoolExecutor() as pool:
             digests = list(pool.map(file_sha256, (folder / name for name in mine)))
-        plain = {}
+        plain: dict[str, str] = {}
         for share in from_all(state, dict(zip(mine, digests, strict=True))):
             plain |= share
         if state.is_main_process:

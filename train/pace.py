@@ -89,7 +89,7 @@ def measure(
 
     def trained() -> torch.Tensor:
         logps = forward()
-        logps.sum().backward()  # type: ignore[no-untyped-call]
+        logps.sum().backward()
         return logps
 
     with torch.no_grad(), calls_with_spans() as seen:

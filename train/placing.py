@@ -43,7 +43,7 @@ def device_of(model: Any) -> torch.device:
     device: torch.device = next(model.parameters()).device
     if device.type != "meta":
         return device
-    hooks = (getattr(module, "_hf_hook", None) for module in model.modules())
+    hooks: list[Any] = [getattr(module, "_hf_hook", None) for module in model.modules()]
     return torch.device(next(hook.execution_device for hook in hooks if getattr(hook, "execution_device", None)))
 
 

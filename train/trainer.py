@@ -66,6 +66,8 @@ class KTOTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         find_reference: gives the reference; called once before the first step, with the model prepared.
     """
 
+    lr_scheduler: Any
+
     def __init__(
         self,
         model: nn.Module,
