@@ -51,7 +51,8 @@ class Run:
             # Until a first iteration is planned, a command that failed must not hold its mended recipe off.
             if any(run.path.glob("iteration-*/plan.json")):
                 run._check_identity()
-        elif run.path.is_dir() and any(p.name not in (".lock", HELD) for p in run.path.iterdir()):
+        elif run.path.is_dir() and any(not p.name.startswith(".") and p.name != HELD for p in run.path.iterdir()):
+            # What begins with a dot is ours: the lock, or a recipe that another rank is just now writing.
             raise RunError(
                 f"{str(run.path)!r} holds files, and no recipe.yaml: it is no run directory",
                 todo="give the recipe another name, or move that directory away",

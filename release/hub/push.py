@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
-from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
 
 from kto_release import __version__
 from kto_release.digests import file_sha256
@@ -378,7 +378,7 @@ class Repository:
             try:
                 path = self.api.hf_hub_download(predecessor, "README.md", revision=head, local_dir=folder)
                 card = Path(path).read_bytes().decode("utf-8")
-            except EntryNotFoundError:
+            except RemoteEntryNotFoundError:  # and no other: a card that can't be read now is not an empty one
                 card = ""
         changed = with_successor(card, self.repo_id)
         if changed == card:

@@ -158,7 +158,7 @@ def test_one_judgement(open_report: Any) -> None:
         "reference shown first: 85.0% · model shown first: 95.0% · probability on the answer letters 90.0% · "
         "-4 characters against the reference · ⚑ cut at max_tokens · ⚑ the instruction is among the training prompts"
     )
-    opened.page.locator("#list li").nth(3).click()
+    opened.page.locator("#list li").nth(3).evaluate("item => item.click()")
     assert opened.text("#verdict") == "judgement failed"
     assert opened.text("#told").startswith("failed: the judge said neither")
 

@@ -249,7 +249,7 @@ def test_without_the_hub_no_score_is_half_made(
         None,
         "no data for length control was given",
     )
-    assert list(record.intervals) == ["win_rate"]
+    assert list(record.intervals) == ["win_rate", "discrete_win_rate"]
 
 
 def test_an_own_set_has_no_length_controlled_rate(tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ def test_a_sample_is_a_whole_number(tmp_path: Path) -> None:
     [
         ([], "nothing to evaluate"),
         (["--annotations", "none.json"], "--annotations without --output"),
-        (["recipe.yaml", "--output", "out", "--judge", "x"], "--output and --judge without --annotations"),
+        (["recipe.yaml", "--output", "out", "--judge", "x"], "--output without --annotations or --compare"),
         (["recipe.yaml", "--sample", "9"], "--sample without --calibrate"),
         (["--calibrate", "anchors"], "--calibrate without a recipe"),
         (["recipe.yaml", "--calibrate", "anchors", "--model", "initial"], "--calibrate and --model at once"),

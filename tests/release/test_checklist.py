@@ -40,6 +40,7 @@ from kto_release.release.checklist import (
 from kto_release.release.checks.item import Found, Subject
 from kto_release.release.facts import CardFacts
 
+TO_SET = ": set release.data_license (a licence id, or `other` for private data of your own), or release.license"
 RELOAD = ReloadFacts(
     source_sha256=digest("model 3"),
     sha256="5" * 64,
@@ -501,7 +502,7 @@ def test_bad_metadata_fails_before_there_is_a_card(tmp_path: Path) -> None:
             None,
             None,
             "failed",
-            f"the licence of '{DATA}' is not known, so release.license: auto can't be resolved",
+            f"the licence of '{DATA}' is not known, so release.license: auto can't be resolved{TO_SET}",
         ),
         (
             "apache-2.0",

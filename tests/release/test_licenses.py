@@ -75,7 +75,10 @@ def test_an_unknown_licence_is_never_guessed() -> None:
     for unknown in (None, "unknown", "other", "cc"):
         facts = resolve("auto", None, [base("apache-2.0"), data(unknown)])
         assert facts.id is None
-        assert facts.problem == "the licence of 'org/data' is not known, so release.license: auto can't be resolved"
+        assert facts.problem == (
+            "the licence of 'org/data' is not known, so release.license: auto can't be resolved: set release.data_license "
+            "(a licence id, or `other` for private data of your own), or release.license"
+        )
 
 
 def test_a_stated_licence_needs_no_lookup() -> None:

@@ -108,10 +108,10 @@ def test_fsdp2_goes_on_from_its_checkpoint(one, tmp_path, tiny_model):
     Fails if the shards of the optimizer's state are not saved or not loaded.
     """
     write_recipe(tmp_path, tiny_model, **{"train.checkpoint_every": 1})
-    log = (tmp_path / "log").open("w")
-    process = subprocess.Popen(
-        two(*FSDP2), cwd=tmp_path, env=environment(), stdout=log, stderr=log, start_new_session=True
-    )
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            two(*FSDP2), cwd=tmp_path, env=environment(), stdout=log, stderr=log, start_new_session=True
+        )
     seal = tmp_path / "runs" / "small" / "iteration-1" / "checkpoints" / "checkpoint-1" / "complete.json"
     deadline = time.monotonic() + 300
     while not seal.exists() and process.poll() is None and time.monotonic() < deadline:
