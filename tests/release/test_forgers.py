@@ -16,6 +16,8 @@ from kto_release.release import publish
 from kto_release.release.manifest import MANIFEST, Manifest, list_files, read_any
 from kto_release.release.verify import check_release
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Path], None]
 
 
@@ -257,7 +259,6 @@ def test_another_versions_card_is_compared_all_the_same(release: Path) -> None:
     assert "says what the records do not" in failed(release)["README.md"]
 
 
-@pytest.mark.slow
 def test_a_tokenizer_that_takes_all_memory_ends_only_the_child(release: Path) -> None:
     """The child process has limits; the message says which thing broke them."""
     bomb = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}

@@ -46,6 +46,7 @@ def failures(folder: Path, trust: Trust | None = None) -> list[Checked]:
     return [item for item in checked if item.state == "failed"]
 
 
+@pytest.mark.slow
 def test_an_untouched_release_passes(release: Path, made: Path) -> None:
     """Everything that can be checked passes; with the maker's key the release is authentic."""
     checked = check_release(str(release), rescore=True, trust=Trust(key=made / "key.pub"))
@@ -70,6 +71,7 @@ def test_an_untouched_release_passes(release: Path, made: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_signature_without_a_trusted_key_shows_no_maker(release: Path) -> None:
     """By the key in the release itself a signature is whole, and no more is said."""
     [found] = [item for item in check_release(str(release)) if item.what == "model.sig"]
@@ -314,6 +316,7 @@ def test_a_folder_without_a_release(tmp_path: Path) -> None:
     assert found.evidence == f"no release.json in {str(tmp_path)!r}: it is no release of kto-release"
 
 
+@pytest.mark.slow
 def test_a_repository_that_was_changed_on_the_hub(own_hub: FakeHub, release: Path) -> None:
     """By its id: what the Hub gives is compared with the manifest; each revision has its own answer."""
     files = {name: (release / name).read_bytes() for name in sha256_by_path(release)}
